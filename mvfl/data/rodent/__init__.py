@@ -1,0 +1,1 @@
+"""Embedded renderer of an articulated, furred rodent: the default data set."""

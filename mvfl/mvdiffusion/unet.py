@@ -1,0 +1,154 @@
+"""The multi-view UNet: stock `UNet2DConditionModel`, built, loaded and adapted without hidden fallbacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mvfl.config.schema import AttentionMode, ViewConditioning
+from mvfl.mvdiffusion.attention import set_attention_mode
+from mvfl.mvdiffusion.conditioning import POSE_FEATURES
+from mvfl.runtime.files import InputError
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+STOCK_BLOCKS = {
+    "CrossAttnDownBlockMV2D": "CrossAttnDownBlock2D",
+    "CrossAttnUpBlockMV2D": "CrossAttnUpBlock2D",
+    "UNetMidBlockMV2DCrossAttn": "UNetMidBlock2DCrossAttn",
+}
+# Original keys with the only values that the stock class can stand for.
+FIXED_KEYS: dict[str, Any] = {
+    "cd_attention_last": False,
+    "cd_attention_mid": False,
+    "selfattn_block": "custom",
+    "addition_downsample": False,
+}
+MULTI_VIEW_KEYS = ("num_views", "multiview_attention", "sparse_mv_attention", "view_conditioning")
+
+
+def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
+    """A stock UNet from a config in the stock or in the original class names.
+
+    Args:
+        config: constructor values. `num_views` (6), `multiview_attention` (true), `sparse_mv_attention` (true) and
+            `view_conditioning` (`prompt`) describe the multi-view part and are kept in `unet.config`.
+
+    Raises:
+        InputError: the config asks for a part that the published models do not use.
+    """
+    stock = {k: v for k, v in config.items() if not k.startswith("_")}
+    for key, allowed in FIXED_KEYS.items():
+        if stock.pop(key, allowed) != allowed:
+            raise InputError(f"unet/config.json: {key} = {config[key]!r} is not supported, only {allowed!r}.")
+    stock.pop("addition_channels", None)
+    for key in ("down_block_types", "up_block_types"):
+        stock[key] = [STOCK_BLOCKS.get(name, name) for name in stock[key]]
+    stock["mid_block_type"] = STOCK_BLOCKS.get(stock["mid_block_type"], stock["mid_block_type"])
+    multi_view = {"num_views": 6, "multiview_attention": True, "sparse_mv_attention": True, "view_conditioning": "prompt"}
+    for key in MULTI_VIEW_KEYS:
+        if key in stock:
+            multi_view[key] = stock.pop(key)
+    unet = UNet2DConditionModel(**stock)
+    unet.register_to_config(**multi_view)
+    set_attention_mode(unet, unet.config.num_views, attention_mode(unet))
+    return unet
+
+
+def attention_mode(unet: UNet2DConditionModel) -> AttentionMode:
+    """The attention mode that a UNet's config asks for, in one word."""
+    if not unet.config.multiview_attention:
+        return "per_view"
+    return "sparse" if unet.config.sparse_mv_attention else "dense"
+
+
+def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dict whose names and shapes must all match; everything that does not is listed in one error."""
+    own = module.state_dict()
+    faults = [f"missing: {k} {tuple(own[k].shape)}" for k in own if k not in state]
+    faults += [f"unexpected: {k} {tuple(state[k].shape)}" for k in state if k not in own]
+    faults += [
+        f"shape of {k}: file {tuple(state[k].shape)}, model {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if faults:
+        shown = "\n".join(f"  {f}" for f in faults[:40]) + (f"\n  ... and {len(faults) - 40} more" * (len(faults) > 40))
+        raise InputError(f"{source} does not fit the model ({len(faults)} tensors):\n{shown}")
+    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+
+
+def load_unet(folder: Path) -> UNet2DConditionModel:
+    """Read `config.json` and the weights of a `unet/` folder into the stock class, float32, strictly.
+
+    Raises:
+        InputError: files missing, or tensors that do not match by name and shape.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{folder / 'config.json'} does not exist; {folder} is not a UNet folder.") from error
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist; the weights are missing. There are no substitute weights.")
+    unet = build_unet(config)
+    load_strictly(unet, load_file(weights), str(weights))
+    return unet.eval()
+
+
+def reference_path_norm(unet: UNet2DConditionModel) -> float:
+    """Norm of the input convolution's weights for the reference latents; zero means the reference is not seen."""
+    return float(unet.conv_in.weight[:, unet.config.out_channels :].norm())
+
+
+def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Give a single-image UNet (4 input channels) the channels of the reference latents, at zero.
+
+    A UNet that already has them is returned untouched: zeroing a learned path erased the reference picture in the
+    recorded runs.
+    """
+    latent = unet.config.out_channels
+    if unet.config.in_channels == 2 * latent:
+        return unet
+    if unet.config.in_channels != latent:
+        raise InputError(f"The UNet takes {unet.config.in_channels} channels; expected {latent} or {2 * latent}.")
+    state = unet.state_dict()
+    old = state["conv_in.weight"]
+    state["conv_in.weight"] = torch.cat([old, torch.zeros_like(old)], dim=1)
+    return _rebuilt(unet, state, in_channels=2 * latent)
+
+
+def with_view_conditioning(unet: UNet2DConditionModel, mode: ViewConditioning) -> UNet2DConditionModel:
+    """Prepare a UNet for a way of telling each slot which camera it is.
+
+    `relative_pose` widens the class embedding's first layer by columns for the relative pose, at zero, so that step 0
+    equals the source model; columns that are there already keep their learned values.
+
+    Raises:
+        InputError: the UNet was trained with pose columns and the mode would ignore them.
+    """
+    has_pose = unet.config.view_conditioning == "relative_pose"
+    if mode == "relative_pose" and not has_pose:
+        state = unet.state_dict()
+        old = state["class_embedding.linear_1.weight"]
+        state["class_embedding.linear_1.weight"] = torch.cat([old, old.new_zeros(len(old), POSE_FEATURES)], dim=1)
+        width = unet.config.projection_class_embeddings_input_dim + POSE_FEATURES
+        unet = _rebuilt(unet, state, projection_class_embeddings_input_dim=width)
+    elif mode != "relative_pose" and has_pose:
+        raise InputError(
+            f"This base was trained with view_conditioning relative_pose; '{mode}' would leave its pose columns unfed. "
+            "Use relative_pose, or a base trained without it."
+        )
+    unet.register_to_config(view_conditioning=mode)
+    return unet
+
+
+def _rebuilt(unet: UNet2DConditionModel, state: dict[str, Tensor], **changed: Any) -> UNet2DConditionModel:
+    wider = build_unet({**unet.config, **changed})
+    load_strictly(wider, state, "widened UNet")
+    return wider

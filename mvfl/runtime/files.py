@@ -1,0 +1,86 @@
+"""Writing files so that nothing half-written is ever taken for whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message names the file and the remedy."""
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` (file or folder) that takes its place when the block ends well.
+
+    The temporary name holds the process id. On any exception, a full disk included, it is removed and an
+    older `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_file():
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+        if temporary.is_dir() and path.exists():
+            _remove(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise InputError(f"Could not write {path}: {error.strerror or error}. Free some space and run again.") from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with written_aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused because JSON has no word for them."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON that another stage wrote.
+
+    Args:
+        path: the file.
+        made_by: what the user should run when it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; {made_by}.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it, then {made_by}.") from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(data: Any) -> str:
+    """Sixteen hex digits of a JSON-like value; equal values give equal digits."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
