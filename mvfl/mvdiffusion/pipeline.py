@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
@@ -15,10 +16,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers.utils.logging import disable_progress_bar
 
 from mvfl.mvdiffusion.conditioning import image_class_labels
 from mvfl.mvdiffusion.unet import load_unet
+
+disable_progress_bar()  # transformers' bars for milliseconds of work would litter every log
 
 
 @dataclass
@@ -40,13 +44,14 @@ class MultiViewPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+    _optional_components = ("text_encoder", "tokenizer")
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
         vae: AutoencoderKL,
         image_encoder: CLIPVisionModelWithProjection,
-        feature_extractor: CLIPImageProcessor,
+        feature_extractor: CLIPImageProcessorPil,
         image_normalizer: StableUnCLIPImageNormalizer,
         image_noising_scheduler: DDPMScheduler,
         scheduler: Any,
@@ -79,7 +84,7 @@ class MultiViewPipeline(DiffusionPipeline):
             image_encoder=CLIPVisionModelWithProjection.from_pretrained(
                 root / "image_encoder", dtype=torch.float32
             ).eval(),
-            feature_extractor=CLIPImageProcessor.from_pretrained(root / "feature_extractor"),
+            feature_extractor=CLIPImageProcessorPil.from_pretrained(root / "feature_extractor"),
             image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(root / "image_normalizer"),
             image_noising_scheduler=DDPMScheduler.from_pretrained(root / "image_noising_scheduler"),
             scheduler=DDIMScheduler.from_pretrained(root / "scheduler"),
@@ -141,7 +146,7 @@ class MultiViewPipeline(DiffusionPipeline):
         """
         views = self.unet.config.num_views
         if isinstance(image, Image.Image):
-            pixels = torch.from_numpy(_rgb_array(image)).permute(2, 0, 1)[None].float() / 255
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
             image = pixels.expand(views, -1, -1, -1)
         if len(image) % views:
             raise ValueError(f"{len(image)} pictures are not a multiple of {views} views.")
@@ -156,9 +161,7 @@ class MultiViewPipeline(DiffusionPipeline):
         guided = guidance_scale != 1.0
 
         embeds = self.encode_image(image[::views]).repeat_interleave(views, 0).float()
-        noise = randn_tensor(embeds.shape, generator=None, device=device) if generator is None else _draw(
-            embeds.shape, per_view, device
-        )
+        noise = _draw(embeds.shape, per_view, device)
         labels = image_class_labels(
             embeds.to(device), noise, noise_level, self.image_normalizer.to(device), self.image_noising_scheduler
         )
@@ -196,9 +199,3 @@ class MultiViewPipeline(DiffusionPipeline):
 
 def _draw(shape: Any, generator: Any, device: torch.device) -> Tensor:
     return randn_tensor(tuple(shape), generator=generator, device=device, dtype=torch.float32)
-
-
-def _rgb_array(image: Image.Image) -> Any:
-    import numpy as np
-
-    return np.array(image.convert("RGB"))

@@ -1,0 +1,68 @@
+"""Stage `data`, kind `rodent`: render the embedded animal into sample folders."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mvfl.config.schema import RodentDataset
+from mvfl.data.rodent.sampling import make_sample
+from mvfl.data.samples import Manifest, write_manifest
+from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.geometry.rig import load_rig
+from mvfl.runtime.files import write_json, written_aside
+from mvfl.runtime.progress import tracked
+from mvfl.runtime.provenance import write_provenance
+
+
+def _extra_cameras(settings: RodentDataset, index: int) -> list[Camera]:
+    """Held-out cameras of one sample: any azimuth, elevation 0 to 40 degrees."""
+    rng = np.random.default_rng([settings.seed, index, 1])
+    angles = zip(rng.uniform(0, 360, settings.extra_views), rng.uniform(0, 40, settings.extra_views), strict=True)
+    return [orbit_camera(a, e, size=settings.image_size) for a, e in angles]
+
+
+def _render_one(settings: RodentDataset, folder: Path, index: int) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rig = load_rig(settings.rig, settings.image_size)
+    cameras = [*rig.cameras, *_extra_cameras(settings, index)]
+    drawn = make_sample(
+        (settings.seed, index), cameras, settings.coats, settings.poses, settings.fill, settings.fur_layers,
+        frame_cameras=len(rig.cameras),
+    )  # fmt: skip
+    target = folder / f"sample_{index:06d}"
+    (target / "images").mkdir(parents=True)
+    frames = [camera.to_frame(i) for i, camera in enumerate(cameras)]
+    for frame, picture in zip(frames, drawn.pictures, strict=True):
+        Image.fromarray(picture).save(target / frame["file_path"])
+    write_json(target / "opencv_cameras.json", {"id": target.name, **drawn.meta, "frames": frames})
+
+
+def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) -> Manifest:
+    """Render all samples, the validation samples last, each from (seed, index) alone.
+
+    Args:
+        name: of the data set.
+        settings: what to draw.
+        out: gets `samples/`, `manifest.json` and `provenance.json`.
+        workers: processes.
+    """
+    count = settings.train + settings.val
+    names = [f"sample_{i:06d}" for i in range(count)]
+    with written_aside(out / "samples") as folder:
+        folder.mkdir()
+        one = partial(_render_one, settings, folder)
+        with ProcessPoolExecutor(workers) as pool:
+            for _ in tracked(pool.map(one, range(count), chunksize=4), f"render {name}", count):
+                pass
+    rig = load_rig(settings.rig, settings.image_size)
+    write_provenance(out, "data", settings.model_dump(mode="json"), {}, rig.hash)
+    return write_manifest(
+        out / "manifest.json", name, out / "samples", rig, settings.image_size,
+        names[: settings.train], names[settings.train :],
+    )  # fmt: skip

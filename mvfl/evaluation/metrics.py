@@ -1,0 +1,53 @@
+"""Picture metrics on the animal: the background is never scored, since a blank picture would win on it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+# Mean distance from the white background above which a pixel counts as animal.
+FOREGROUND_DISTANCE = 0.06
+
+
+def predicted_mask(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n 1 height width"]:
+    """Pixels that differ from white by more than `FOREGROUND_DISTANCE`, averaged over the channels."""
+    return (1 - images).abs().mean(1, keepdim=True) > FOREGROUND_DISTANCE
+
+
+def scored_region(
+    images: Float[Tensor, "n 3 height width"], alpha: Float[Tensor, "n 1 height width"]
+) -> Bool[Tensor, "n 1 height width"]:
+    """Where a prediction is scored: the true animal and whatever the prediction draws elsewhere."""
+    return (alpha > 0.5) | predicted_mask(images)
+
+
+def foreground_psnr(
+    images: Float[Tensor, "n 3 height width"],
+    truth: Float[Tensor, "n 3 height width"],
+    alpha: Float[Tensor, "n 1 height width"],
+) -> Float[Tensor, "n"]:
+    """PSNR in dB over the scored region, per picture; pictures in 0..1, truth over white."""
+    region = scored_region(images, alpha).float()
+    error = ((images - truth).square() * region).sum((1, 2, 3)) / (3 * region.sum((1, 2, 3))).clamp(min=1)
+    return -10 * torch.log10(error.clamp(min=1e-10))
+
+
+def foreground_ssim(
+    images: Float[Tensor, "n 3 height width"],
+    truth: Float[Tensor, "n 3 height width"],
+    alpha: Float[Tensor, "n 1 height width"],
+) -> Float[Tensor, "n"]:
+    """SSIM (Gaussian window 11, sigma 1.5) averaged over the scored region, per picture."""
+    _, full = structural_similarity_index_measure(images, truth, data_range=1.0, reduction="none", return_full_image=True)
+    region = scored_region(images, alpha).float()
+    return (full.mean(1, keepdim=True) * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp(min=1)
+
+
+def mask_iou(
+    images: Float[Tensor, "n 3 height width"], alpha: Float[Tensor, "n 1 height width"]
+) -> Float[Tensor, "n"]:
+    """Intersection over union of the predicted and the true silhouette, per picture."""
+    a, b = predicted_mask(images), alpha > 0.5
+    return (a & b).sum((1, 2, 3)).float() / (a | b).sum((1, 2, 3)).clamp(min=1)

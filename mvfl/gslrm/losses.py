@@ -1,0 +1,156 @@
+"""Loss terms of GS-LRM; formulas of the published model, each with its own weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from mvfl.config.schema import GslrmLosses
+from mvfl.gslrm.model import Rays
+
+VGG_MEAN = (123.68, 116.779, 103.939)
+VGG_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+POOL_AFTER = (2, 4, 8, 12)
+FEATURE_WEIGHTS = {2: 1 / 2.6, 4: 1 / 4.8, 6: 1 / 3.7, 10: 1 / 5.6, 14: 10 / 1.5}
+
+
+class Vgg19(nn.Module):
+    """VGG-19 up to its 14th convolution with average pooling, on RGB scaled to 255 minus the channel means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = (3, *VGG_CHANNELS)
+        for i, channels in enumerate(VGG_CHANNELS, 1):
+            self.add_module(f"conv{i}", nn.Conv2d(inputs[i - 1], channels, 3, padding=1))
+        self.requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> list[Tensor]:
+        """Normalised input and the features after the ReLU of convolutions 2, 4, 6, 10 and 14."""
+        x = 255 * images - torch.tensor(VGG_MEAN, device=images.device).view(1, 3, 1, 1)
+        out = [x]
+        for i in range(1, len(VGG_CHANNELS) + 1):
+            x = F.relu(self.get_submodule(f"conv{i}")(x))
+            if i in FEATURE_WEIGHTS:
+                out.append(x)
+            if i in POOL_AFTER:
+                x = F.avg_pool2d(x, 2)
+        return out
+
+
+def load_vgg(path: Path) -> Vgg19:
+    """Read `conv<i>.weight|bias`; entries of later convolutions are ignored since no feature uses them."""
+    vgg = Vgg19()
+    wanted = vgg.state_dict()
+    vgg.load_state_dict({k: v for k, v in load_file(path).items() if k in wanted})
+    return vgg
+
+
+def perceptual_loss(
+    vgg: Vgg19, images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n 3 height width"]
+) -> Float[Tensor, ""]:
+    """Weighted mean absolute differences of the inputs and five features, divided by 255."""
+    differences = [(a - b).abs().mean() for a, b in zip(vgg(images), vgg(truth), strict=True)]
+    weights = [1.0, *FEATURE_WEIGHTS.values()]
+    return sum((w * d for w, d in zip(weights, differences, strict=True)), torch.zeros_like(differences[0])) / 255
+
+
+def ssim_loss(
+    images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n 3 height width"]
+) -> Float[Tensor, ""]:
+    """1 - SSIM: Gaussian window 11, sigma 1.5, no padding, in float32 (half precision once went negative)."""
+    _, full = structural_similarity_index_measure(
+        images.float(), truth.float(), data_range=1.0, reduction="none", return_full_image=True
+    )
+    # torchmetrics pads by reflection; windows that lie wholly inside the picture are those of an unpadded filter.
+    return 1 - full[..., 5:-5, 5:-5].mean()
+
+
+def pixelalign_loss(
+    xyz: Float[Tensor, "b v 3 height width"], rays: Rays, alpha: Float[Tensor, "b v 1 height width"] | None
+) -> Float[Tensor, ""]:
+    """Mean distance of pixel Gaussians from their own rays; the foot point carries no gradient.
+
+    Args:
+        xyz: Gaussian centres.
+        rays: of the same views.
+        alpha: where given, multiplies the offset from the camera first.
+    """
+    offset = xyz - rays.origins[..., None, None]
+    along = (offset.detach() * rays.directions).sum(2, keepdim=True)
+    across = offset - along * rays.directions
+    if alpha is not None:
+        across = across * alpha
+    return across.norm(dim=2).mean()
+
+
+def pointsdist_loss(xyz: Float[Tensor, "b v 3 height width"], rays: Rays) -> Float[Tensor, ""]:
+    """Pull ray distances towards mean |o| and standard deviation 0.5 per view."""
+    origins = rays.origins[..., None, None]
+    distance = (xyz - origins).norm(dim=2, keepdim=True)
+    with torch.no_grad():
+        flat = distance.flatten(2)
+        mean, std = flat.mean(-1)[..., None, None, None], flat.std(-1)[..., None, None, None]
+        wanted = (distance - mean) / (std + 1e-8) * 0.5 + origins.norm(dim=2, keepdim=True)
+    return (distance - wanted).square().mean()
+
+
+class LossValues(NamedTuple):
+    """The weighted sum and each active term."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+
+
+def gslrm_loss(
+    settings: GslrmLosses,
+    images: Float[Tensor, "b v 3 height width"],
+    alphas: Float[Tensor, "b v 1 height width"] | None,
+    target: Float[Tensor, "b v 3 height width"],
+    target_alpha: Float[Tensor, "b v 1 height width"] | None,
+    xyz: Float[Tensor, "b v 3 height width"] | None = None,
+    rays: Rays | None = None,
+    mask_pixelalign: bool = True,
+    vgg: Vgg19 | None = None,
+) -> LossValues:
+    """Weighted sum of the active terms; a weight of 0 removes a term.
+
+    Args:
+        settings: weights.
+        images: renderings, not clamped.
+        alphas: rendered opacity, for the `alpha` term.
+        target: pictures over the background, all pixels count.
+        target_alpha: masks.
+        xyz, rays: pixel Gaussians and rays of the input views, for `pixelalign` and `pointsdist`.
+        mask_pixelalign: multiply by the mask (input and target views must then agree).
+        vgg: network of the perceptual term.
+    """
+    flat, truth = images.flatten(0, 1), target.flatten(0, 1)
+    terms: dict[str, Tensor] = {}
+    if settings.l2:
+        terms["l2"] = (flat - truth).square().mean()
+    if settings.ssim:
+        terms["ssim"] = ssim_loss(flat, truth)
+    if settings.perceptual:
+        if vgg is None:
+            raise ValueError("The perceptual term needs its network.")
+        terms["perceptual"] = perceptual_loss(vgg, flat, truth)
+    if settings.alpha:
+        if alphas is None or target_alpha is None:
+            raise ValueError("The alpha term needs masks; generated views have none: derive them first.")
+        terms["alpha"] = (alphas - target_alpha).abs().mean()
+    if settings.pixelalign or settings.pointsdist:
+        if xyz is None or rays is None:
+            raise ValueError("pixelalign and pointsdist need the pixel Gaussians and rays.")
+        if settings.pixelalign:
+            terms["pixelalign"] = pixelalign_loss(xyz, rays, target_alpha if mask_pixelalign else None)
+        if settings.pointsdist:
+            terms["pointsdist"] = pointsdist_loss(xyz, rays)
+    total = sum((getattr(settings, k) * v for k, v in terms.items()), torch.zeros((), device=images.device))
+    return LossValues(total, terms)

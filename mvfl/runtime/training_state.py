@@ -1,0 +1,115 @@
+"""Training state that survives: atomic, verified saves outside declared outputs, resumption, stopping in time."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from mvfl.runtime.files import InputError, read_json, write_json, written_aside
+from mvfl.runtime.progress import say
+
+EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
+
+
+class Unfinished(Exception):
+    """The job stopped itself in good order before its last step; running it again goes on from the saved state."""
+
+
+class StopRequest:
+    """Becomes true on SIGTERM, SIGUSR1 or when the time budget is spent."""
+
+    def __init__(self, minutes: float | None = None, margin_minutes: float = 1.0) -> None:
+        self.reason: str | None = None
+        budget = None if minutes is None else max(minutes - margin_minutes, 0.5 * minutes)
+        self.deadline = None if budget is None else time.monotonic() + 60 * budget
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.reason = f"received {signal.Signals(number).name}"
+
+    def __bool__(self) -> bool:
+        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
+            self.reason = "the time budget is nearly spent"
+        return self.reason is not None
+
+
+class TrainingState:
+    """States of one training run in a folder of their own.
+
+    Args:
+        folder: outside every declared output, so that the workflow engine never deletes it.
+        fingerprint: digest of everything that makes a state usable (settings, data, base, code).
+        keep: how many states to keep.
+        save_minutes: `due` becomes true after this time since the last save.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, keep: int = 2, save_minutes: float = 2.0) -> None:
+        self.folder, self.fingerprint, self.keep, self.save_minutes = folder, fingerprint, keep, save_minutes
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / "fingerprint.json"
+        if mark.exists() and (old := read_json(mark, f"delete {folder} to start anew")["fingerprint"]) != fingerprint:
+            stale = folder.with_name(f"{folder.name}.stale")
+            shutil.rmtree(stale, ignore_errors=True)
+            folder.rename(stale)
+            folder.mkdir()
+            say(f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}.")
+        if not mark.exists():
+            write_json(mark, {"fingerprint": fingerprint})
+        self.saved_at = time.monotonic()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pt"))
+
+    def steps(self) -> list[int]:
+        """Steps for which a state is there."""
+        return [int(p.stem.split("-")[1]) for p in self._files()]
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is `save_minutes` old."""
+        return time.monotonic() - self.saved_at > 60 * self.save_minutes
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write, read back and compare; only then older states may go."""
+        path = self.folder / f"step-{step:08d}.pt"
+        with written_aside(path) as temporary:
+            torch.save(state, temporary)
+            written = torch.load(temporary, map_location="cpu", mmap=True, weights_only=True)
+            if _tensor_count(written) != _tensor_count(state):
+                raise InputError(f"The state written to {path} misses tensors; is the disk full?")
+        for old in self._files()[: -self.keep]:
+            old.unlink()
+        self.saved_at = time.monotonic()
+
+    def load(self, at_most: int) -> tuple[int, dict[str, Any] | None]:
+        """The newest readable state at or before a step, or (0, None).
+
+        A state that cannot be read is set aside by name and the one before it is used, saying so.
+        """
+        for path in reversed(self._files()):
+            step = int(path.stem.split("-")[1])
+            if step > at_most:
+                continue
+            try:
+                return step, torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:
+                say(f"{path} cannot be read ({error}); it is set aside and the state before it is used.")
+                path.rename(path.with_suffix(".broken"))
+        return 0, None
+
+
+def _tensor_count(tree: Any) -> int:
+    if isinstance(tree, torch.Tensor):
+        return 1
+    if isinstance(tree, dict):
+        return sum(_tensor_count(v) for v in tree.values())
+    if isinstance(tree, list | tuple):
+        return sum(_tensor_count(v) for v in tree)
+    return 0
