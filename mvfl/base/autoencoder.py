@@ -41,7 +41,11 @@ def _loss(prediction: Tensor, target: Tensor, mask: Tensor, s: AutoencoderTraini
     difference = prediction - target
     value = (weight * (difference.abs() + 4 * difference.square())).mean()
     for axis in (2, 3):
-        value = value + s.gradient_weight * (weight.narrow(axis, 1, weight.shape[axis] - 1) * difference.diff(dim=axis).abs()).mean()
+        value = (
+            value
+            + s.gradient_weight
+            * (weight.narrow(axis, 1, weight.shape[axis] - 1) * difference.diff(dim=axis).abs()).mean()
+        )
     return value
 
 
@@ -60,7 +64,9 @@ def train_autoencoder(
     if device.type == "cuda":
         vae.to(memory_format=torch.channels_last)
     pictures = pictures.to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
+    )
     warmup = max(1, s.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warmup, (s.steps - i) / max(1, s.steps - warmup))
@@ -95,7 +101,9 @@ def train_autoencoder(
             schedule.step()
             if step % 20 == 19 or step + 1 == s.steps:
                 if not torch.isfinite(loss):
-                    raise FloatingPointError(f"The autoencoder's loss became {loss.item()} at step {step}; lower its learning rate.")
+                    raise FloatingPointError(
+                        f"The autoencoder's loss became {loss.item()} at step {step}; lower its learning rate."
+                    )
                 bar.update(step + 1, f"loss {loss.item():.4f}")
     vae.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad():
@@ -114,8 +122,8 @@ def autoencoder_quality(
     vae: AutoencoderKL, pictures: UInt8[Tensor, "n 4 height width"], device: torch.device
 ) -> dict[str, float]:
     """Foreground PSNR in dB and mask IoU of reconstructions over white, mean over pictures."""
-    psnr: list[Float[Tensor, "n"]] = []
-    iou: list[Float[Tensor, "n"]] = []
+    psnr: list[Float[Tensor, n]] = []
+    iou: list[Float[Tensor, n]] = []
     for batch in pictures.split(48):
         rgba = batch.to(device).float() / 255
         truth = composite(rgba, 1.0)

@@ -167,6 +167,4 @@ def build_base(a: Architecture, vae: AutoencoderKL, folder: Path, seed: int) -> 
 def build_gslrm(a: Architecture, seed: int) -> Gslrm:
     """A small GS-LRM with random weights."""
     torch.manual_seed(seed + 1)
-    return Gslrm(
-        GslrmConfig(image_size=a.image_size, width=a.gslrm_width, head_width=32, layers=a.gslrm_layers)
-    )
+    return Gslrm(GslrmConfig(image_size=a.image_size, width=a.gslrm_width, head_width=32, layers=a.gslrm_layers))

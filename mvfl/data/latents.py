@@ -80,7 +80,10 @@ def cache_latents(
                 posterior = pipeline.vae.encode((2 * images - 1).to(pipeline.vae.dtype)).latent_dist
                 pixels = clip_pixels(images, size, mean, std).to(pipeline.image_encoder.dtype)
                 embeds = pipeline.image_encoder(pixels).image_embeds
-                for key, value, kind_of in (("moments", posterior.parameters, np.float16), ("embeds", embeds, np.float32)):
+                for key, value, kind_of in (
+                    ("moments", posterior.parameters, np.float16),
+                    ("embeds", embeds, np.float32),
+                ):
                     value = value.float().cpu().numpy().reshape(len(variants), len(rgba), *value.shape[1:])
                     if key not in arrays:
                         shape = (len(names), *value.shape)

@@ -90,14 +90,18 @@ def read_rgba(path: Path, size: int) -> np.ndarray:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; restore the picture or remove the sample.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as a picture ({error}); it is truncated or damaged: copy it again.") from error
+        raise InputError(
+            f"{path} cannot be read as a picture ({error}); it is truncated or damaged: copy it again."
+        ) from error
     if rgba.width != rgba.height:
         raise InputError(f"{path} is {rgba.width} x {rgba.height} pixels; pictures must be square.")
     if rgba.width != size:
         rgba = rgba.resize((size, size), Image.Resampling.LANCZOS)
     out = np.asarray(rgba)
     if not out[..., 3].any():
-        raise InputError(f"{path} has an empty alpha channel: no animal in the picture. Remove the sample or mend its mask.")
+        raise InputError(
+            f"{path} has an empty alpha channel: no animal in the picture. Remove the sample or mend its mask."
+        )
     return out
 
 

@@ -61,7 +61,7 @@ class Gaussians:
         m = rotation_matrices(self.rotations) * self.scales[:, None, :]
         return m @ m.transpose(1, 2)
 
-    def __getitem__(self, index: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> Gaussians:
+    def __getitem__(self, index: Int[Tensor, k] | Bool[Tensor, n]) -> Gaussians:
         return Gaussians(
             self.xyz[index], self.sh[index], self.log_scales[index], self.rotations[index], self.opacity_logits[index]
         )
@@ -120,7 +120,7 @@ def evaluate_sh(
     return value
 
 
-def view_colours(gaussians: Gaussians, camera_position: Float[Tensor, "3"]) -> Float[Tensor, "n 3"]:
+def view_colours(gaussians: Gaussians, camera_position: Float[Tensor, 3]) -> Float[Tensor, "n 3"]:
     """RGB seen from a camera: SH plus 0.5, clamped below at 0 only."""
     directions = torch.nn.functional.normalize(gaussians.xyz - camera_position, dim=-1)
     return (evaluate_sh(gaussians.sh, directions) + 0.5).clamp(min=0)
@@ -134,7 +134,7 @@ def filter_indices(
     box: tuple[float, float, float, float, float, float] | None = None,
     camera_origins: Float[Tensor, "camera 3"] | None = None,
     distance_quantiles: tuple[float, float] = (0.0001, 1.0),
-) -> Int[Tensor, "k"]:
+) -> Int[Tensor, k]:
     """Indices that survive the published filters, applied in this order, each optional.
 
     Args:

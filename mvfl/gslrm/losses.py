@@ -61,9 +61,7 @@ def perceptual_loss(
     return sum((w * d for w, d in zip(weights, differences, strict=True)), torch.zeros_like(differences[0])) / 255
 
 
-def ssim_loss(
-    images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n 3 height width"]
-) -> Float[Tensor, ""]:
+def ssim_loss(images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n 3 height width"]) -> Float[Tensor, ""]:
     """1 - SSIM: Gaussian window 11, sigma 1.5, no padding, in float32 (half precision once went negative)."""
     _, full = structural_similarity_index_measure(
         images.float(), truth.float(), data_range=1.0, reduction="none", return_full_image=True

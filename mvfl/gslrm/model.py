@@ -105,7 +105,9 @@ class _Attention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+        )
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         return self.mlp(x)
@@ -212,11 +214,11 @@ class Gslrm(nn.Module):
                 x = layer(x)
         g = self.config.free_gaussians
         pixel = self.pixel_gaussian_decoder(x[:, g:])
-        return self.gaussian_upsampler(x[:, :g]), rearrange(pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels)
+        return self.gaussian_upsampler(x[:, :g]), rearrange(
+            pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels
+        )
 
-    def depths(
-        self, raw: Float[Tensor, "b v 3 height width"], rays: Rays
-    ) -> Float[Tensor, "b v 1 height width"]:
+    def depths(self, raw: Float[Tensor, "b v 3 height width"], rays: Rays) -> Float[Tensor, "b v 1 height width"]:
         """Distance along the ray, from the mean of the three raw xyz channels.
 
         With the published channels: 1.8 (2 sigmoid(m) - 1) - o.d, that is +-1.8 about the point nearest to the origin.

@@ -68,8 +68,10 @@ def _render_gsplat(
     k = torch.zeros(len(c2w), 3, 3, device=c2w.device)
     k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2] = intrinsics.unbind(-1)
     k[:, 2, 2] = 1
-    colours = torch.stack([view_colours(g, m[:3, 3]) for m in c2w]) if g.sh.shape[1] > 1 else (
-        view_colours(g, c2w[0, :3, 3]).expand(len(c2w), -1, -1)
+    colours = (
+        torch.stack([view_colours(g, m[:3, 3]) for m in c2w])
+        if g.sh.shape[1] > 1
+        else (view_colours(g, c2w[0, :3, 3]).expand(len(c2w), -1, -1))
     )
     images, alphas, _ = rasterization(
         g.xyz, g.quaternions, g.scales, g.opacities[:, 0], colours, torch.linalg.inv(c2w), k, width, height,

@@ -51,7 +51,9 @@ class MultiViewAttnProcessor:
     ) -> Tensor:
         """Attend over [object x view, token, channel]; the interface is that of diffusers' processors."""
         if encoder_hidden_states is not None:
-            raise ValueError("MultiViewAttnProcessor is for self-attention (attn1); leave attn2 to the stock processor.")
+            raise ValueError(
+                "MultiViewAttnProcessor is for self-attention (attn1); leave attn2 to the stock processor."
+            )
         split = lambda x: rearrange(x, "n t (h d) -> n h t d", h=attn.heads)  # noqa: E731
         query, key, value = (split(layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v))
         if self.mode == "dense":

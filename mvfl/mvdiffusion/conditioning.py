@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.models.embeddings import get_timestep_embedding
@@ -67,24 +69,28 @@ def slot_views(rig: Rig, reference: int, mode: ViewConditioning) -> list[int]:
     return rig.slot_order(0 if mode == "absolute_prompt" else reference)
 
 
-def slot_labels(
-    labels: Float[Tensor, "n labels"], rig: Rig, references: list[int], mode: ViewConditioning
-) -> Float[Tensor, "n width"]:
-    """Append the relative poses to the class labels where the mode asks for them.
+@dataclass(frozen=True)
+class SlotTable:
+    """Views and relative poses of the slots for every possible reference, computed once.
 
-    Args:
-        labels: one row per object and slot, slot fastest.
-        references: reference view per object.
+    Attributes:
+        views: view index per (reference, slot).
+        poses: relative poses [reference, slot, feature], or None where the mode has none.
     """
-    if mode != "relative_pose":
-        return labels
-    poses = torch.cat([pose_features(rig, r) for r in references]).to(labels)
-    return torch.cat([labels, poses], dim=1)
+
+    views: np.ndarray
+    poses: Float[Tensor, "reference slot feature"] | None
 
 
-def drop_masks(
-    uniforms: Float[Tensor, "object"], rate: float
-) -> tuple[Bool[Tensor, "object"], Bool[Tensor, "object"]]:
+def slot_table(rig: Rig, mode: ViewConditioning) -> SlotTable:
+    """The table of a rig under a view conditioning."""
+    references = range(len(rig.cameras))
+    views = np.array([slot_views(rig, r, mode) for r in references])
+    poses = torch.stack([pose_features(rig, r) for r in references]) if mode == "relative_pose" else None
+    return SlotTable(views, poses)
+
+
+def drop_masks(uniforms: Float[Tensor, object], rate: float) -> tuple[Bool[Tensor, object], Bool[Tensor, object]]:
     """Which objects keep their image embedding and which keep their reference latents.
 
     One uniform u per object: u < r drops the embedding only, r <= u < 2r both, 2r <= u < 3r the latents only.
@@ -93,8 +99,8 @@ def drop_masks(
 
 
 def snr_weights(
-    alphas_cumprod: Float[Tensor, "t"], timesteps: Int[Tensor, "n"], weighting: str, gamma: float
-) -> Float[Tensor, "n"]:
+    alphas_cumprod: Float[Tensor, t], timesteps: Int[Tensor, n], weighting: str, gamma: float
+) -> Float[Tensor, n]:
     """Loss weight per view; SNR = a/(1-a).
 
     `published`: min(SNR, gamma)/SNR, as released although the model predicts v. `v_prediction`:

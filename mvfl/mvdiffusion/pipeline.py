@@ -184,7 +184,10 @@ class MultiViewPipeline(DiffusionPipeline):
         for t in self.progress_bar(self.scheduler.timesteps):
             x = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
             v = self.unet(
-                torch.cat([x, references], dim=1).to(dtype), t, encoder_hidden_states=prompts, class_labels=labels.to(dtype)
+                torch.cat([x, references], dim=1).to(dtype),
+                t,
+                encoder_hidden_states=prompts,
+                class_labels=labels.to(dtype),
             ).sample.float()
             if guided:
                 unconditional, conditional = v.chunk(2)

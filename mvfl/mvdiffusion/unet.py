@@ -50,7 +50,12 @@ def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
     for key in ("down_block_types", "up_block_types"):
         stock[key] = [STOCK_BLOCKS.get(name, name) for name in stock[key]]
     stock["mid_block_type"] = STOCK_BLOCKS.get(stock["mid_block_type"], stock["mid_block_type"])
-    multi_view = {"num_views": 6, "multiview_attention": True, "sparse_mv_attention": True, "view_conditioning": "prompt"}
+    multi_view = {
+        "num_views": 6,
+        "multiview_attention": True,
+        "sparse_mv_attention": True,
+        "view_conditioning": "prompt",
+    }
     for key in MULTI_VIEW_KEYS:
         if key in stock:
             multi_view[key] = stock.pop(key)
@@ -103,7 +108,7 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
 
 def reference_path_norm(unet: UNet2DConditionModel) -> float:
     """Norm of the input convolution's weights for the reference latents; zero means the reference is not seen."""
-    return float(unet.conv_in.weight[:, unet.config.out_channels :].norm())
+    return float(unet.conv_in.weight[:, unet.config.out_channels :].detach().norm())
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:

@@ -79,9 +79,9 @@ class Tracker:
 def _automatic_mode() -> str:
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    has_key = "WANDB_API_KEY" in os.environ or (Path.home() / ".netrc").is_file() and "wandb" in (
-        Path.home() / ".netrc"
-    ).read_text()
+    has_key = "WANDB_API_KEY" in os.environ or (
+        (Path.home() / ".netrc").is_file() and "wandb" in (Path.home() / ".netrc").read_text()
+    )
     if not has_key:
         say("No W&B key found: the run is recorded offline (`wandb sync` sends it later).")
     return "online" if has_key else "offline"

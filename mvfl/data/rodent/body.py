@@ -11,6 +11,7 @@ import numpy as np
 
 from mvfl.data.rodent.skeleton import load_skeleton
 
+
 @dataclass
 class Skin:
     vertices: np.ndarray  # (n, 3) bind pose
@@ -89,7 +90,7 @@ class Rodent:
         self.low, self.high = low, high
 
         group = {n: i for i, n in enumerate(skin.bone_names)}
-        weight = lambda *names: sum(skin.weights[:, group[n]] for n in names)  # noqa: E731
+        weight = lambda *names: sum(skin.weights[:, group[n]] for n in names)
         rest = skin.vertices
         skull = skin.bind_pos[group["skull"]]
         rel = rest - skull
@@ -138,8 +139,7 @@ class Rodent:
         top = np.take_along_axis(w, self.top_bones, 1)
         self.top_weights = top / top.sum(1, keepdims=True)
         self.fur_length = np.clip(
-            (1 - self.mask_ear) * (1 - self.mask_tail) * (1 - self.mask_paw)
-            * (1 - self.mask_nose) * (1 - self.is_eye),
+            (1 - self.mask_ear) * (1 - self.mask_tail) * (1 - self.mask_paw) * (1 - self.mask_nose) * (1 - self.is_eye),
             0,
             1,
         )
@@ -174,5 +174,3 @@ class Rodent:
         m = np.concatenate([r, t[:, :, None]], 2).reshape(len(r), 12)
         blended = np.einsum("nk,nkf->nf", self.top_weights, m[self.top_bones]).reshape(-1, 3, 4)
         return np.einsum("nij,nj->ni", blended[:, :, :3], self.rest) + blended[:, :, 3]
-
-

@@ -9,9 +9,10 @@ import numpy as np
 from mvfl.data.rodent.body import Rodent
 from mvfl.data.rodent.skeleton import axis_rotations
 
+
 def euler_rotation(yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
     """Roll about x, then pitch (nose up positive) about -y, then yaw about z."""
-    one = lambda axis, a: axis_rotations(np.array(axis, float), np.array([a]))[0]  # noqa: E731
+    one = lambda axis, a: axis_rotations(np.array(axis, float), np.array([a]))[0]
     return one((0, 0, 1), yaw) @ one((0, -1, 0), pitch) @ one((1, 0, 0), roll)
 
 
@@ -38,7 +39,7 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, pose: str | None = Non
     """
     name = pose or str(rng.choice(POSES, p=[0.2, 0.2, 0.15, 0.15, 0.12, 0.1, 0.08]))
     q = np.zeros(len(rodent.low))
-    put = lambda names, total: [q.__setitem__(rodent.joint[n], total / len(names)) for n in names]  # noqa: E731
+    put = lambda names, total: [q.__setitem__(rodent.joint[n], total / len(names)) for n in names]
     normal = rng.normal
 
     bend, arch, neck, nod = normal(0, 0.15), normal(0.05, 0.08), normal(0, 0.25), normal(-0.05, 0.15)
@@ -60,7 +61,7 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, pose: str | None = Non
     put(NECK_BEND, neck)
     put(NECK_EXTEND, nod)
     q[rodent.joint["vertebra_axis_twist"]] = normal(0, 0.12)
-        # Tail: one smooth sideways sweep, a curl towards the tip, a slight lift.
+    # Tail: one smooth sideways sweep, a curl towards the tip, a slight lift.
     sweep, curl, phase = normal(0, 0.07) + 0.05 * bend, normal(0, 0.10), rng.uniform(0, 2 * math.pi)
     for n, i in rodent.joint.items():
         if n.startswith("vertebra_C") and n[10].isdigit():
@@ -148,5 +149,3 @@ def solve_limbs(rodent, q, torso, targets, tail, rng, steps: int = 20) -> np.nda
         step = np.linalg.solve(a, jac.T @ err + pull**2 * (home - q[free]))
         q[free] = np.clip(q[free] + np.clip(step, -0.35, 0.35), low[free], high[free])
     return q
-
-

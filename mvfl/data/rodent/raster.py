@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+
 def rasterise(screen: np.ndarray, faces: np.ndarray, width: int, height: int, keep=None):
     """Nearest surface at each pixel centre.
 
@@ -73,5 +74,3 @@ def value_noise(p: np.ndarray, seed: int) -> np.ndarray:
         w = np.prod(np.where(d == 1, f, 1 - f), 1)
         total += w * (h.astype(np.float32) / np.float32(2**32))
     return total
-
-

@@ -11,6 +11,7 @@ from mvfl.data.rodent.body import Rodent, smoothstep
 from mvfl.data.rodent.raster import rasterise, value_noise, vertex_normals
 from mvfl.geometry.cameras import Camera
 
+
 @dataclass
 class Coat:
     back: tuple
@@ -83,15 +84,13 @@ class Renderer:
         """Linear RGB at the fragments."""
         rod, coat = self.rodent, self.coat
         ids = rod.faces[face]
-        mix = lambda a: np.einsum("kj,kj...->k...", bary, a[ids])  # noqa: E731
+        mix = lambda a: np.einsum("kj,kj...->k...", bary, a[ids])
         rest, n, fur = mix(rod.rest), mix(self.normals), mix(rod.fur_length)
         place = mix(self.vertices)
         fine = self.fur_noise(rest, 260, 1100, 1)
         clump = self.fur_noise(rest, 90, 320, 2)
         broad = self.fur_noise(rest, 28, 40, 3)
-        n = n + fur[:, None] * 0.55 * (
-            np.stack([fine, self.fur_noise(rest, 260, 1100, 4), clump], 1) - 0.5
-        )
+        n = n + fur[:, None] * 0.55 * (np.stack([fine, self.fur_noise(rest, 260, 1100, 4), clump], 1) - 0.5)
         n /= np.linalg.norm(n, axis=1, keepdims=True)
 
         belly = np.clip(mix(rod.belly) + 0.25 * (clump - 0.5), 0, 1)
@@ -170,5 +169,3 @@ class Renderer:
         out = np.concatenate([srgb, (cover / ss**2)[..., None]], 2)
         nearest = depth.reshape(h // ss, ss, w // ss, ss).min((1, 3))
         return (out * 255 + 0.5).astype(np.uint8), np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)
-
-

@@ -106,4 +106,3 @@ def load_skeleton(path: Path) -> Skeleton:
 
     read_body(root.find("worldbody").find("body"), -1)
     return skeleton
-

@@ -1,0 +1,191 @@
+"""Draw six views for validation samples, and score them per slot beside baselines that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mvfl.config.schema import Sampling, ViewConditioning
+from mvfl.data.samples import Manifest, composite
+from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou
+from mvfl.mvdiffusion.conditioning import pose_features, slot_views
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.runtime.progress import tracked
+from mvfl.runtime.randomness import generator
+
+SEARCH_SIZE = 32  # pixels per side for the nearest-sample search
+METRICS = ("psnr", "ssim", "iou")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Recorded pictures of (sample, reference) pairs in slot order.
+
+    Attributes:
+        names: sample per pair.
+        references: reference view per pair.
+        images: RGB over white [pair, slot, 3, height, width].
+        alphas: masks [pair, slot, 1, height, width].
+        inputs: the reference picture [pair, 3, height, width].
+        views: view index per pair and slot.
+    """
+
+    names: list[str]
+    references: list[int]
+    images: Float[Tensor, "pair slot 3 height width"]
+    alphas: Float[Tensor, "pair slot 1 height width"]
+    inputs: Float[Tensor, "pair 3 height width"]
+    views: list[list[int]]
+
+    @property
+    def reference_slots(self) -> list[int]:
+        """Slot that shows the input, per pair; it is never scored."""
+        return [v.index(r) for v, r in zip(self.views, self.references, strict=True)]
+
+    @property
+    def scored(self) -> Bool[Tensor, "pair slot"]:
+        """All slots but the reference's."""
+        mask = torch.ones(len(self.names), len(self.views[0]), dtype=torch.bool)
+        mask[range(len(self.names)), self.reference_slots] = False
+        return mask
+
+
+def load_truth(manifest: Manifest, pairs: Sequence[tuple[str, int]], conditioning: ViewConditioning) -> Truth:
+    """Read the pictures of (sample, reference) pairs."""
+    images, alphas, inputs, views = [], [], [], []
+    cache: dict[str, Tensor] = {}
+    for name, reference in pairs:
+        if name not in cache:
+            cache[name] = manifest.pictures(manifest.sample(name))
+        rgba = cache[name]
+        rgb = composite(rgba, 1.0)
+        order = slot_views(manifest.rig, reference, conditioning)
+        images.append(rgb[order])
+        alphas.append(rgba[order, 3:])
+        inputs.append(rgb[reference])
+        views.append(order)
+    return Truth(
+        [p[0] for p in pairs],
+        [p[1] for p in pairs],
+        torch.stack(images),
+        torch.stack(alphas),
+        torch.stack(inputs),
+        views,
+    )
+
+
+def draw_views(
+    pipeline: MultiViewPipeline,
+    inputs: Float[Tensor, "pair 3 height width"],
+    references: Sequence[int],
+    seeds: Sequence[tuple[int, ...]],
+    manifest: Manifest,
+    conditioning: ViewConditioning,
+    prompts: Float[Tensor, "view token width"],
+    sampling: Sampling,
+    title: str = "views",
+) -> Float[Tensor, "pair slot 3 height width"]:
+    """Draw all slots for each input picture; each pair's result depends on its own seed only.
+
+    Args:
+        pipeline: on the device to use.
+        inputs: reference pictures over white.
+        references: their view indices.
+        seeds: integers per pair.
+        manifest: names the rig.
+        conditioning: how slots are told their camera.
+        prompts: one embedding per slot.
+        sampling: steps, guidance, eta, batch size.
+        title: of the progress bar.
+    """
+    views = manifest.views
+    pipeline.set_progress_bar_config(disable=True)
+    out = []
+    starts = range(0, len(inputs), sampling.batch_size)
+    for start in tracked(starts, title, len(starts)):
+        chunk = slice(start, start + sampling.batch_size)
+        poses = None
+        if conditioning == "relative_pose":
+            poses = torch.cat([pose_features(manifest.rig, r) for r in references[chunk]])
+        # Draws come from CPU generators: the same noise on every device, whatever the batch.
+        drawn = pipeline(
+            inputs[chunk].repeat_interleave(views, 0), prompts, poses,
+            num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, eta=sampling.eta,
+            generator=[generator("cpu", *s) for s in seeds[chunk]],
+        ).images  # fmt: skip
+        out.append(drawn.cpu().unflatten(0, (-1, views)))
+    return torch.cat(out)
+
+
+def score_views(
+    images: Float[Tensor, "pair slot 3 height width"], truth: Truth
+) -> dict[str, Float[Tensor, "pair slot"]]:
+    """Foreground PSNR (dB), foreground SSIM and mask IoU per pair and slot."""
+    flat = [t.flatten(0, 1) for t in (images, truth.images, truth.alphas)]
+    shape = images.shape[:2]
+    return {
+        "psnr": foreground_psnr(*flat).unflatten(0, shape),
+        "ssim": foreground_ssim(*flat).unflatten(0, shape),
+        "iou": mask_iou(flat[0], flat[2]).unflatten(0, shape),
+    }
+
+
+def slot_assignment(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Bool[Tensor, "pair slot"]:
+    """Whether each prediction is nearer (mean squared error) to its own slot's picture than to any other's."""
+    a, b = images.flatten(2), truth.images.flatten(2)
+    return torch.cdist(a, b).argmin(2) == torch.arange(images.shape[1])
+
+
+def copy_score(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Float[Tensor, "pair slot"]:
+    """Likeness of each prediction to the input beyond what the truth itself has; 0 for perfect views.
+
+    Likeness is the foreground SSIM against the input picture.
+    """
+    shape = images.shape[:2]
+    inputs = truth.inputs[:, None].expand_as(images).flatten(0, 1)
+    masks = truth.alphas[torch.arange(len(images)), torch.tensor(truth.reference_slots)][:, None]
+    masks = masks.expand_as(truth.alphas).flatten(0, 1)
+    like = lambda x: foreground_ssim(x.flatten(0, 1), inputs, masks).unflatten(0, shape)  # noqa: E731
+    return like(images) - like(truth.images)
+
+
+def baselines(
+    manifest: Manifest, truth: Truth, conditioning: ViewConditioning
+) -> dict[str, Float[Tensor, "pair slot 3 height width"]]:
+    """Pictures that need no model: blank, copy of the input, mean training view, nearest training sample.
+
+    The nearest sample is found by the reference picture among all training samples and views; its own views, read from
+    the matched view on, are the prediction.
+    """
+    small, sums = [], torch.zeros_like(truth.images[0])
+    for name in tracked(manifest.train, "baselines", len(manifest.train)):
+        rgb = composite(manifest.pictures(manifest.sample(name)), 1.0)
+        sums += rgb
+        small.append(F.interpolate(rgb, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1))
+    mean_views = sums / len(manifest.train)
+    library = torch.stack(small)  # [sample, view, pixels]
+    queries = F.interpolate(truth.inputs, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1)
+    if conditioning in ("prompt", "absolute_prompt"):
+        # The slots mean fixed cameras: only the same view of another sample can stand in.
+        nearest = [
+            (int(torch.cdist(q[None], library[:, r]).argmin()), r)
+            for q, r in zip(queries, truth.references, strict=True)
+        ]
+    else:
+        flat = torch.cdist(queries, library.flatten(0, 1)).argmin(1).tolist()
+        nearest = [divmod(i, library.shape[1]) for i in flat]
+    matched = []
+    for sample, view in nearest:
+        rgb = composite(manifest.pictures(manifest.sample(manifest.train[sample])), 1.0)
+        matched.append(rgb[slot_views(manifest.rig, view, conditioning)])
+    return {
+        "blank": torch.ones_like(truth.images),
+        "copy": truth.inputs[:, None].expand_as(truth.images),
+        "mean": torch.stack([mean_views[v] for v in truth.views]),
+        "nearest": torch.stack(matched),
+    }

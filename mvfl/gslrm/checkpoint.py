@@ -1,0 +1,95 @@
+"""GS-LRM checkpoints in the published dict layout: `.pt` (pickled dict) or the same entries as safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mvfl.gslrm.model import Gslrm, GslrmConfig
+from mvfl.mvdiffusion.unet import load_strictly
+from mvfl.runtime.files import InputError
+
+IGNORED_PREFIX = "loss_calculator."
+MODEL_PREFIX = "model."
+
+
+def config_from_state(state: Mapping[str, Tensor], image_size: int, head_width: int) -> GslrmConfig:
+    """Read the architecture off the shapes; head width and image size are not among them.
+
+    Raises:
+        InputError: a tensor that decides the architecture is missing.
+    """
+    try:
+        free, width = state["gaussian_position_embeddings"].shape
+        patch_in = state["patch_embedder.1.weight"].shape[1]
+        channels = state["gaussian_upsampler.linear.weight"].shape[0]
+        patch = round((state["pixel_gaussian_decoder.1.weight"].shape[0] / channels) ** 0.5)
+    except KeyError as error:
+        raise InputError(f"The checkpoint misses {error}; it is not a GS-LRM checkpoint.") from error
+    layers = len({k.split(".")[1] for k in state if k.startswith("transformer_layers.")})
+    return GslrmConfig(
+        image_size=image_size,
+        patch_size=patch,
+        width=width,
+        head_width=head_width,
+        layers=layers,
+        free_gaussians=free,
+        sh_degree=round(((channels - 11) / 3) ** 0.5) - 1,
+        plucker="augmented" if patch_in == 12 * patch * patch else "custom",
+        reference_marker="view_type_embeddings" in state,
+    )
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The network's tensors (unprefixed, loss networks left out) and the rest of the dictionary.
+
+    Pickled files are read with `weights_only=True`, so no code in them can run.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; GS-LRM never starts from random weights by mistake.")
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            model = {k.removeprefix(MODEL_PREFIX): file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            rest = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k != "format"}
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(f"{path} cannot be read as a checkpoint ({error}); download it again.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise InputError(f"{path} is not a GS-LRM checkpoint: a dictionary with an entry 'model' is expected.")
+        model, rest = content["model"], {k: v for k, v in content.items() if k != "model"}
+    return {k: v for k, v in model.items() if not k.startswith(IGNORED_PREFIX)}, rest
+
+
+def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
+    """Build the network that a checkpoint describes and load it strictly, float32.
+
+    Args:
+        path: `.pt` or `.safetensors`.
+        image_size: pixels per side of the inputs.
+        clip_xyz: clamp pixel Gaussians to [-1, 1].
+
+    Raises:
+        InputError: missing, unexpected or misshapen tensors, all in one message.
+    """
+    state, rest = read_state(path)
+    head_width = int(rest.get("head_width", 64))
+    config = config_from_state(state, image_size, head_width)
+    model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
+    load_strictly(model, state, str(path))
+    return model.eval()
+
+
+def save_gslrm(model: Gslrm, path: Path, updates: int, passes: int, dtype: torch.dtype = torch.float32) -> None:
+    """Write the weights as safetensors with the published entries (`model.*`, step counters in the metadata)."""
+    tensors = {MODEL_PREFIX + k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    metadata = {"param_update_step": updates, "fwdbwd_pass_step": passes, "head_width": model.config.head_width}
+    save_file(tensors, path, {"format": "pt", **{k: json.dumps(v) for k, v in metadata.items()}})

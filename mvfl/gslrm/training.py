@@ -1,0 +1,259 @@
+"""Stage `gslrm`: fine-tune GS-LRM on six views per sample and write the 3D result."""
+
+from __future__ import annotations
+
+import functools
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl import __version__
+from mvfl.config.schema import GslrmFinetuning, Wandb
+from mvfl.data.samples import Manifest, composite
+from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou, predicted_mask
+from mvfl.geometry.cameras import camera_tensors
+from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
+from mvfl.gslrm.losses import gslrm_loss, load_vgg
+from mvfl.gslrm.model import Gslrm, GslrmOutput, Rays, freeze, pixel_rays
+from mvfl.gslrm.rendering import Rendering, render
+from mvfl.runtime.devices import device as pick_device
+from mvfl.runtime.files import InputError, digest, sha256, written_aside
+from mvfl.runtime.progress import Bar, say
+from mvfl.runtime.randomness import batch_indices
+from mvfl.runtime.tracking import Tracker
+from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed pictures of one object.
+
+    Attributes:
+        images: RGB over white in 0..1 [view, 3, height, width].
+        alphas: masks [view, 1, height, width].
+        c2w: camera-to-world [view, 4, 4].
+        intrinsics: fx, fy, cx, cy in pixels [view, 4].
+    """
+
+    images: Float[Tensor, "v 3 height width"]
+    alphas: Float[Tensor, "v 1 height width"]
+    c2w: Float[Tensor, "v 4 4"]
+    intrinsics: Float[Tensor, "v 4"]
+
+    def select(self, views: list[int]) -> Views:
+        """Some of the views."""
+        return Views(self.images[views], self.alphas[views], self.c2w[views], self.intrinsics[views])
+
+    def to(self, device: torch.device) -> Views:
+        """The same on a device."""
+        return Views(*(t.to(device) for t in vars(self).values()))
+
+
+def load_views(manifest: Manifest, name: str, all_views: bool = True) -> Views:
+    """Read a sample over white; generated pictures without alpha get their mask from the distance to white.
+
+    Args:
+        manifest: real or synthetic data set.
+        name: sample.
+        all_views: also the views beyond the rig's.
+    """
+    sample = manifest.sample(name)
+    count = len(sample.files) if all_views else manifest.views
+    rgba = manifest.pictures(sample, list(range(count)))
+    images, alphas = composite(rgba, 1.0), rgba[:, 3:]
+    if bool((alphas == 1).all()):
+        alphas = predicted_mask(images).float()
+    cameras = [c.resized(manifest.image_size, manifest.image_size) for c in sample.cameras[:count]]
+    c2w, intrinsics = camera_tensors(cameras)
+    return Views(images, alphas, c2w, intrinsics)
+
+
+def reconstruct(model: Gslrm, inputs: list[Views]) -> GslrmOutput:
+    """Run the network on a batch of objects with the same number of views."""
+    stack = lambda f: torch.stack([getattr(v, f) for v in inputs])  # noqa: E731
+    return model(stack("images"), stack("c2w"), stack("intrinsics"))
+
+
+def render_views(output: GslrmOutput, targets: list[Views], renderer: str) -> Rendering:
+    """Render every object from its target cameras; results are stacked [object x view, ...]."""
+    size = targets[0].images.shape[-2:]
+    drawn = [
+        render(g, v.c2w, v.intrinsics, *size, renderer=renderer)  # type: ignore[arg-type]
+        for g, v in zip(output.gaussians, targets, strict=True)
+    ]
+    return Rendering(torch.stack([d.images for d in drawn]), torch.stack([d.alphas for d in drawn]))
+
+
+@torch.no_grad()
+def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: str) -> tuple[Rendering, dict[str, float]]:
+    """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
+    drawn = render_views(reconstruct(model, [inputs]), [targets], renderer)
+    images = drawn.images[0].clamp(0, 1)
+    scores = {
+        "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
+        "foreground_ssim": float(foreground_ssim(images, targets.images, targets.alphas).mean()),
+        "mask_iou": float(mask_iou(images, targets.alphas).mean()),
+    }
+    return Rendering(images, drawn.alphas[0]), scores
+
+
+def learning_rate(step: int, settings: GslrmFinetuning) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def optimizer_for(model: Gslrm, settings: GslrmFinetuning) -> torch.optim.AdamW:
+    """AdamW (0.9, 0.95); weight decay only on tensors with two or more dimensions."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def finetune_gslrm(
+    settings: GslrmFinetuning,
+    checkpoint: Path,
+    inputs: Manifest,
+    targets: Manifest,
+    pairs: dict[str, str],
+    wandb: Wandb,
+    run_name: str,
+    state_folder: Path,
+    out: Path,
+    minutes: float | None = None,
+    target_views: int | None = None,
+) -> None:
+    """Train from a checkpoint and write `gslrm.safetensors`.
+
+    Args:
+        settings: what to do.
+        checkpoint: starting weights in the published layout.
+        inputs: data set whose first `input_views` views the network sees (synthetic or real).
+        targets: data set that supervises.
+        pairs: input sample name -> target sample name, for the training split.
+        wandb, run_name: tracking.
+        state_folder: training state and log.
+        out: file to write.
+        minutes: time budget.
+        target_views: number of supervised views drawn per object and step; default all of the target sample.
+
+    Raises:
+        InputError: the two data sets have different rigs, or an option does not fit the model.
+        Unfinished: stopped in good order.
+        FloatingPointError: the loss became NaN.
+    """
+    if inputs.rig.hash != targets.rig.hash:
+        raise InputError(
+            f"Rig of {inputs.name} ({inputs.rig.hash}) and of {targets.name} ({targets.rig.hash}) differ: pictures and "
+            "cameras would not match. Generate the synthetic views again from a model trained on this rig."
+        )
+    device = pick_device()
+    model = load_gslrm(checkpoint, inputs.image_size, settings.clip_xyz).to(device)
+    f = settings.freeze
+    share = freeze(model, f.transformer_until, f.patch_embedder, f.positional_embeddings)
+    say(f"GS-LRM: {share:.1%} of the parameters are trained.")
+    vgg = load_vgg(settings.losses.vgg_path).to(device) if settings.losses.vgg_path else None
+    optimizer = optimizer_for(model, settings)
+    names = sorted(pairs)
+    mark = digest(
+        [settings.model_dump(exclude={"log_every", "checkpoint_every", "save_minutes", "turntable_views"}),
+         sha256(checkpoint), inputs.data_hash, targets.data_hash, pairs, __version__]
+    )  # fmt: skip
+    state = TrainingState(state_folder / "states", mark, save_minutes=settings.save_minutes)
+    step, saved = state.load(at_most=settings.steps)
+    updates = 0
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        updates = saved["updates"]
+        say(f"Resuming at step {step}.")
+    stop = StopRequest(minutes)
+    model.train()
+
+    @functools.lru_cache(maxsize=64)
+    def views_of(name: str) -> tuple[Views, Views]:
+        seen = load_views(inputs, name, all_views=False).select(list(range(settings.input_views)))
+        return seen, load_views(targets, pairs[name])
+
+    def fetch(at: int) -> list[Future[tuple[Views, Views]]]:
+        return [
+            pool.submit(views_of, names[i]) for i in batch_indices(len(names), settings.batch_size, at, settings.seed)
+        ]
+
+    tracker = Tracker(state_folder, wandb, run_name, "gslrm", settings.model_dump(mode="json"))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
+    with tracker, Bar("gslrm", settings.steps, start=step) as bar, ThreadPoolExecutor(8) as pool:
+        coming = fetch(step)
+        while step < settings.steps:
+            chosen = [f.result() for f in coming]
+            coming = fetch(step + 1)
+            seen = [c[0].to(device) for c in chosen]
+            wanted = [c[1].to(device) for c in chosen]
+            if target_views is not None:
+                rng = np.random.default_rng([settings.seed, step, 2])
+                wanted = [w.select(sorted(rng.permutation(len(w.images))[:target_views].tolist())) for w in wanted]
+            with autocast:
+                output = reconstruct(model, seen)
+            drawn = render_views(output, wanted, settings.renderer)
+            losses = gslrm_loss(
+                settings.losses, drawn.images, drawn.alphas, torch.stack([w.images for w in wanted]),
+                torch.stack([w.alphas for w in wanted]), output.pixel_xyz, _rays(seen), mask_pixelalign=False, vgg=vgg,
+            )  # fmt: skip
+            losses.total.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, settings)
+            gradient_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip))
+            if gradient_norm <= settings.gradient_clip * settings.allowed_gradnorm_factor:
+                optimizer.step()
+                updates += 1
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            if step % settings.log_every == 0 or step == settings.steps:
+                total = float(losses.total.detach())
+                if not math.isfinite(total):
+                    raise FloatingPointError(f"The GS-LRM loss is {total} at step {step}; lower gslrm.learning_rate.")
+                values = {f"train/{k}": float(v.detach()) for k, v in losses.terms.items()}
+                values |= {
+                    "train/loss": total, "train/lr": learning_rate(step - 1, settings), "train/grad_norm": gradient_norm,
+                    "train/update_ratio": updates / step,
+                }  # fmt: skip
+                tracker.log(step, values)
+                bar.update(step, f"loss {total:.4f}")
+            if step % settings.checkpoint_every == 0 or step == settings.steps or state.due or stop:
+                snapshot = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+                state.save(step, {"model": snapshot, "optimizer": optimizer.state_dict(), "updates": updates})
+            if stop and step < settings.steps:
+                raise Unfinished(f"Stopped at step {step} of {settings.steps} ({stop.reason}); run again to go on.")
+    if updates < 0.8 * settings.steps:
+        say(
+            f"Warning: only {updates} of {settings.steps} steps updated the weights; gradients exceed the limit too often."
+        )
+    with written_aside(out) as temporary:
+        save_gslrm(model, temporary, updates, step)
+        _check_written(temporary, model)
+
+
+def _check_written(path: Path, model: Gslrm) -> None:
+    """Read a written checkpoint back and compare it with the network, tensor by tensor."""
+    from safetensors.torch import load_file
+
+    written = load_file(path)
+    for key, value in model.state_dict().items():
+        if not torch.equal(written[f"model.{key}"], value.detach().cpu()):
+            raise InputError(f"{path}: {key} read back differs from the weights; is the disk full?")
+
+
+def _rays(views: list[Views]) -> Rays:
+    c2w, k = (torch.stack([getattr(v, f) for v in views]) for f in ("c2w", "intrinsics"))
+    return pixel_rays(c2w, k, *views[0].images.shape[-2:])

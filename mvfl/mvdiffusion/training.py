@@ -1,0 +1,300 @@
+"""Stage `train`: multi-view diffusion training from cached latents, one segment up to a checkpoint at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl import __version__
+from mvfl.base.record import read_record
+from mvfl.config.schema import Experiment, Training, Wandb
+from mvfl.data.latents import LatentCache, open_cache
+from mvfl.geometry.rig import Rig
+from mvfl.mvdiffusion.conditioning import SlotTable, slot_table
+from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.unet import load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
+from mvfl.runtime.files import InputError, digest, read_json, written_aside
+from mvfl.runtime.progress import Bar, say
+from mvfl.runtime.provenance import write_provenance
+from mvfl.runtime.randomness import batch_indices, derived_seed, generator
+from mvfl.runtime.tracking import Tracker
+from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
+
+# Settings that do not change what a training state means.
+HARMLESS = (
+    "steps",
+    "checkpoint_every",
+    "keep_states",
+    "save_minutes",
+    "validate_every",
+    "validation_samples",
+    "log_every",
+)
+
+
+@dataclass(frozen=True)
+class TrainingPaths:
+    """Where a training segment reads and writes.
+
+    Attributes:
+        base: `base.json` of the base.
+        latents: cache of the data set under this base.
+        prompts: `clr_embeds.pt` of the prompt style of this segment.
+        state: training state, log and validation grids; not a declared output.
+        out: exported checkpoint folder.
+    """
+
+    base: Path
+    latents: Path
+    prompts: Path
+    state: Path
+    out: Path
+
+
+def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view token width"]:
+    """Read `clr_embeds.pt` and check that it fits the UNet.
+
+    Raises:
+        InputError: missing, not a tensor, another width or number of views, or not finite.
+    """
+    try:
+        embeds = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the `prompts` target first.") from error
+    width, views = unet.config.cross_attention_dim, unet.config.num_views
+    if not isinstance(embeds, Tensor) or embeds.ndim != 3 or len(embeds) != views or not torch.isfinite(embeds).all():
+        raise InputError(f"{path} must hold one finite tensor [{views}, tokens, {width}]; encode the prompts again.")
+    if embeds.shape[2] != width:
+        raise InputError(
+            f"{path} is {embeds.shape[2]} wide, the UNet's cross attention needs {width}. It comes from another text "
+            "encoder: encode the prompts with the base's own text encoder (`mvfl prompts`)."
+        )
+    return embeds.float()
+
+
+def fingerprint(experiment: Experiment, data_hash: str, base_hash: str) -> str:
+    """Digest of everything that makes a training state usable for an experiment."""
+    training = {k: v for k, v in experiment.training.model_dump().items() if k not in HARMLESS}
+    rest = experiment.model_dump(
+        include={"prompt_style", "reference", "view_conditioning", "curriculum", "augmentation"}
+    )
+    return digest([training, rest, data_hash, base_hash, __version__])
+
+
+def make_batch(
+    cache: LatentCache, slots: SlotTable, reference: int | Literal["random"], samples: np.ndarray, draw_seed: list[int],
+    prompts: Tensor, scaling_factor: float, device: torch.device,
+) -> Batch:  # fmt: skip
+    """Collect cached latents in slot order for some samples; variant and reference are drawn from `draw_seed`."""
+    rng = np.random.default_rng(draw_seed)
+    variants = rng.integers(cache.variants, size=len(samples))
+    drawn = rng.integers(len(slots.views), size=len(samples))
+    references = drawn if reference == "random" else np.full(len(samples), reference)
+    picked = cache.moments[samples[:, None], variants[:, None], slots.views[references]]
+    moments = torch.from_numpy(picked).to(device, non_blocking=True).float()
+    seen = torch.from_numpy(cache.moments[samples, variants, references]).to(device).float()
+    channels = seen.shape[1] // 2
+    poses = None if slots.poses is None else slots.poses[references].flatten(0, 1).to(device)
+    return Batch(
+        target_moments=moments.flatten(0, 1),
+        reference_latents=seen[:, :channels] * scaling_factor,
+        embeds=torch.from_numpy(cache.embeds[samples, variants, references]).to(device),
+        prompts=prompts,
+        poses=poses,
+    )
+
+
+def train_segment(
+    experiment: Experiment,
+    until_step: int,
+    paths: TrainingPaths,
+    wandb: Wandb,
+    minutes: float | None = None,
+    validate: Callable[[MultiViewPipeline, int], tuple[Path, dict[str, float]]] | None = None,
+) -> None:
+    """Train from the newest saved state to `until_step` and export the EMA weights.
+
+    Args:
+        experiment: settings.
+        until_step: last optimiser step of this segment; a boundary of the curriculum never lies inside.
+        paths: inputs and outputs.
+        wandb: tracking.
+        minutes: time budget; the run saves and raises `Unfinished` before it is spent.
+        validate: draws a grid from the EMA weights and returns its path and scores.
+
+    Raises:
+        Unfinished: stopped in good order by a signal or the time budget.
+        InputError: inputs that do not belong together.
+        FloatingPointError: the loss became NaN.
+    """
+    t: Training = experiment.training
+    index = read_json(paths.latents / "index.json", "run the cache_latents rule first")
+    base = read_record(paths.base)
+    if index["base_hash"] != base.hash:
+        raise InputError(
+            f"{paths.latents} was encoded with another base ({index['base_hash']}, not {base.hash}); delete it."
+        )
+    rig = Rig.from_json(index["rig"], str(paths.latents))
+    accelerator = Accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=t.gradient_accumulation)
+    device, main = accelerator.device, accelerator.is_main_process
+    stop = StopRequest(minutes)
+
+    pipeline = MultiViewPipeline.from_pretrained(base.pipeline)
+    unet = with_view_conditioning(widen_conv_in(pipeline.unet), experiment.view_conditioning).train()
+    if unet.config.num_views != len(rig.cameras):
+        raise InputError(f"The base draws {unet.config.num_views} views, the data set has {len(rig.cameras)} cameras.")
+    prompts = load_prompts(paths.prompts, unet).to(device)
+    if t.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    normalizer = pipeline.image_normalizer.to(device)
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    scaling_factor = pipeline.vae.config.scaling_factor
+    cache = open_cache(paths.latents, "train")
+    slots = slot_table(rig, experiment.view_conditioning)
+    norm_at_start = reference_path_norm(unet)
+
+    unet.to(device)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, fused=True, eps=1e-8
+    )
+    ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)
+    state = TrainingState(
+        paths.state / "states", fingerprint(experiment, index["data_hash"], base.hash), t.keep_states, t.save_minutes
+    )
+    step, saved = state.load(at_most=until_step)
+    if saved is not None:
+        unet.load_state_dict(saved["unet"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema.load_state_dict(saved["ema"])
+        say(f"Resuming at step {step}.")
+    elif main:
+        say(f"Starting at step 0; norm of the reference path in conv_in: {norm_at_start:.4f}.")
+    ema.to(device)
+    model, optimizer = accelerator.prepare(unet, optimizer)
+    forward = torch.compile(model) if t.compile else model
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "unet": {k: v.detach().cpu() for k, v in unet.state_dict().items()},
+            "optimizer": optimizer.state_dict(),
+            "ema": ema.state_dict(),
+        }
+
+    per_pass = t.batch_size * accelerator.num_processes
+    run_config = {"experiment": experiment.model_dump(mode="json"), "until_step": until_step}
+    tracker = Tracker(paths.state, wandb, experiment.wandb_run, "mvdiffusion", run_config, active=main)
+    with tracker, Bar("train", until_step, start=step) as bar:
+        while step < until_step:
+            samples = batch_indices(len(cache), per_pass * t.gradient_accumulation, step, t.seed)
+            losses = []
+            for micro in range(t.gradient_accumulation):
+                place = micro * accelerator.num_processes + accelerator.process_index
+                mine = samples[place * t.batch_size : (place + 1) * t.batch_size]
+                key = [t.seed, step, place]
+                batch = make_batch(cache, slots, experiment.reference, mine, key, prompts, scaling_factor, device)
+                draws = draw(
+                    len(mine), len(rig.cameras), batch.reference_latents.shape[1:], batch.embeds.shape[1],
+                    scheduler.config.num_train_timesteps, generator(device, *key),
+                )  # fmt: skip
+                last = micro + 1 == t.gradient_accumulation
+                with contextlib.nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+                    result = diffusion_loss(
+                        forward, batch, draws, scheduler, normalizer, pipeline.image_noising_scheduler, scaling_factor,
+                        t.condition_drop_rate, t.snr_weighting, t.snr_gamma,
+                    )  # fmt: skip
+                    accelerator.backward(result.loss)
+                losses.append(result.loss.detach())
+            gradient_norm = accelerator.clip_grad_norm_(model.parameters(), t.gradient_clip)
+            for group in optimizer.param_groups:
+                group["lr"] = t.learning_rate * min(1.0, (step + 1) / max(1, t.warmup_steps))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.step(unet.parameters())
+            step += 1
+            if step % t.log_every == 0 or step == until_step:
+                loss = float(accelerator.gather(torch.stack(losses)).mean())
+                if not np.isfinite(loss):
+                    raise FloatingPointError(
+                        f"The training loss is {loss} at step {step}. The last good state is kept in {paths.state}; lower "
+                        "training.learning_rate or use mixed_precision bf16."
+                    )
+                values = {
+                    "train/loss": loss,
+                    "train/lr": optimizer.param_groups[0]["lr"],
+                    "train/grad_norm": float(gradient_norm),
+                }
+                if device.type == "cuda":
+                    values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                tracker.log(step, values)
+                bar.update(step, f"loss {loss:.4f}")
+            if main and validate is not None and step % t.validate_every == 0:
+                picture, scores = _validate(pipeline, unet, ema, validate, step)
+                tracker.log(step, scores)
+                tracker.log_image(step, "validation/images", picture)
+            due = step % t.checkpoint_every == 0 or step == until_step or state.due or bool(stop)
+            if main and due:
+                state.save(step, snapshot())
+            if stop and step < until_step:
+                raise Unfinished(
+                    f"Stopped at step {step} of {until_step} ({stop.reason}); the state is saved, run again to go on."
+                )
+    if main:
+        _export(unet, ema, experiment, until_step, paths, rig)
+    accelerator.wait_for_everyone()
+
+
+def _validate(
+    pipeline: MultiViewPipeline, unet: UNet2DConditionModel, ema: EMAModel, validate: Any, step: int
+) -> tuple[Path, dict[str, float]]:
+    ema.store(unet.parameters())
+    ema.copy_to(unet.parameters())
+    unet.eval()
+    try:
+        pipeline.unet = unet
+        return validate(pipeline.to(unet.device), step)
+    finally:
+        ema.restore(unet.parameters())
+        unet.train()
+
+
+def _export(
+    unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, step: int, paths: TrainingPaths, rig: Rig
+) -> None:
+    """Write the EMA weights: the one artefact that evaluation and generation both use."""
+    ema.store(unet.parameters())
+    ema.copy_to(unet.parameters())
+    with written_aside(paths.out) as folder:
+        unet.save_pretrained(folder / "unet")
+        inputs: dict[str, Path | str] = {
+            "prompts": paths.prompts,
+            "latents": paths.latents / "index.json",
+            "base": paths.base,
+        }
+        write_provenance(folder, "train", {"step": step, **experiment.model_dump(mode="json")}, inputs, rig.hash)
+        reopened = load_unet(folder / "unet")
+        worst = max(
+            float((a.cpu() - b).abs().max())
+            for a, b in zip(unet.state_dict().values(), reopened.state_dict().values(), strict=True)
+        )
+        if worst > 0:
+            raise InputError(
+                f"The checkpoint read back from {folder} differs from the weights by {worst}; is the disk full?"
+            )
+    ema.restore(unet.parameters())
+
+
+def validation_seed(experiment: Experiment) -> int:
+    """Seed of validation draws, the same at every step so that successive grids can be compared."""
+    return derived_seed(experiment.training.seed, 0x7A1)
