@@ -60,20 +60,14 @@ STYLES: dict[PromptStyle, Style] = {
         "a multi-view image of a mouse, {view} view, elevated camera.",
         "a normal map of a mouse, {view} view, elevated camera.",
     ),
-    "simple": Style(
-        _HYPHENS, "a mouse, {view} view, top-down angle.", "a mouse depth map, {view} view, top-down angle."
-    ),
+    "simple": Style(_HYPHENS, "a mouse, {view} view, top-down angle.", "a mouse depth map, {view} view, top-down angle."),
 }
 
 
 @torch.no_grad()
-def encode(
-    prompts: list[str], tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
-) -> Float[Tensor, "prompt token width"]:
+def encode(prompts: list[str], tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Float[Tensor, "prompt token width"]:
     """Last hidden state after the final layer norm, padded to the tokenizer's length, no attention mask, float16."""
-    tokens = tokenizer(
-        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    )
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
     return text_encoder(tokens.input_ids.to(text_encoder.device))[0].half().cpu()
 
 
@@ -98,9 +92,7 @@ def embed_prompts(style: PromptStyle, base: Path, out: Path, views: int = 6, wid
     """
     for part in ("tokenizer", "text_encoder"):
         if not (base / part).is_dir():
-            raise InputError(
-                f"{base / part} does not exist; prompts need the base's own text encoder. There are no substitutes."
-            )
+            raise InputError(f"{base / part} does not exist; prompts need the base's own text encoder. There are no substitutes.")
     tokenizer = CLIPTokenizer.from_pretrained(str(base / "tokenizer"))
     encoder = CLIPTextModel.from_pretrained(str(base / "text_encoder"), dtype=torch.float32).eval()
     if width is not None and encoder.config.hidden_size != width:
@@ -139,9 +131,7 @@ def embed_prompts(style: PromptStyle, base: Path, out: Path, views: int = 6, wid
         _draw_matrices(folder / "similarity.png", style, chosen.views, between_views, list(everything), between_styles)
 
 
-def _draw_matrices(
-    path: Path, style: str, views: tuple[str, ...], a: np.ndarray, styles: list[str], b: np.ndarray
-) -> None:
+def _draw_matrices(path: Path, style: str, views: tuple[str, ...], a: np.ndarray, styles: list[str], b: np.ndarray) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
@@ -153,9 +143,7 @@ def _draw_matrices(
         ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
         ax.set_yticks(range(len(names)), names)
         for (i, j), value in np.ndenumerate(matrix):
-            ax.text(
-                j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.8 else "black", fontsize=8
-            )
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.8 else "black", fontsize=8)
         ax.set_title(f"Cosine similarity: {title}")
     figure.savefig(path, dpi=110)
     plt.close(figure)

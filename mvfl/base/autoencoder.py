@@ -42,9 +42,7 @@ def _loss(prediction: Tensor, target: Tensor, mask: Tensor, s: AutoencoderTraini
     value = (weight * (difference.abs() + 4 * difference.square())).mean()
     for axis in (2, 3):
         value = (
-            value
-            + s.gradient_weight
-            * (weight.narrow(axis, 1, weight.shape[axis] - 1) * difference.diff(dim=axis).abs()).mean()
+            value + s.gradient_weight * (weight.narrow(axis, 1, weight.shape[axis] - 1) * difference.diff(dim=axis).abs()).mean()
         )
     return value
 
@@ -64,9 +62,7 @@ def train_autoencoder(
     if device.type == "cuda":
         vae.to(memory_format=torch.channels_last)
     pictures = pictures.to(device)
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
-    )
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
     warmup = max(1, s.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warmup, (s.steps - i) / max(1, s.steps - warmup))
@@ -107,9 +103,7 @@ def train_autoencoder(
                 bar.update(step + 1, f"loss {loss.item():.4f}")
     vae.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad():
-        means = torch.cat(
-            [vae.encode(2 * composite(p.float() / 255, 1.0) - 1).latent_dist.mean for p in pictures[:96].split(24)]
-        )
+        means = torch.cat([vae.encode(2 * composite(p.float() / 255, 1.0) - 1).latent_dist.mean for p in pictures[:96].split(24)])
         vae.register_to_config(scaling_factor=float(1 / means.std()))
         c = vae.config.latent_channels
         vae.quant_conv.weight[c:] = 0
@@ -118,12 +112,10 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def autoencoder_quality(
-    vae: AutoencoderKL, pictures: UInt8[Tensor, "n 4 height width"], device: torch.device
-) -> dict[str, float]:
+def autoencoder_quality(vae: AutoencoderKL, pictures: UInt8[Tensor, "n 4 height width"], device: torch.device) -> dict[str, float]:
     """Foreground PSNR in dB and mask IoU of reconstructions over white, mean over pictures."""
-    psnr: list[Float[Tensor, n]] = []
-    iou: list[Float[Tensor, n]] = []
+    psnr: list[Float[Tensor, "n"]] = []
+    iou: list[Float[Tensor, "n"]] = []
     for batch in pictures.split(48):
         rgba = batch.to(device).float() / 255
         truth = composite(rgba, 1.0)

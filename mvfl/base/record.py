@@ -38,9 +38,7 @@ class BaseRecord:
 
 def missing_parts(pipeline: Path) -> list[str]:
     """Files of the published layout that a folder lacks."""
-    missing = [
-        f"{part}/{name}" for part, names in PARTS.items() for name in names if not (pipeline / part / name).is_file()
-    ]
+    missing = [f"{part}/{name}" for part, names in PARTS.items() for name in names if not (pipeline / part / name).is_file()]
     tokenizer = pipeline / "tokenizer"
     if not (tokenizer / "tokenizer.json").is_file():
         missing += [f"tokenizer/{n}" for n in ("vocab.json", "merges.txt") if not (tokenizer / n).is_file()]
@@ -78,7 +76,5 @@ def read_record(path: Path) -> BaseRecord:
     for name, entry in data["files"].items():
         file = Path(name)
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise InputError(
-                f"{file} is missing or changed since {path} was written; delete {path} and prepare the base again."
-            )
+            raise InputError(f"{file} is missing or changed since {path} was written; delete {path} and prepare the base again.")
     return BaseRecord(Path(data["pipeline"]), Path(data["gslrm"]) if data["gslrm"] else None, data["hash"])

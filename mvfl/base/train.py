@@ -104,9 +104,9 @@ def train_base(settings: BaseTraining, work: Path, out: Path, workers: int, stag
     """
     for stage in stages:
         began = time.monotonic()
-        {"data": _data, "autoencoder": _autoencoder, "multiview": _multiview, "gslrm": _gslrm, "export": _export}[
-            stage
-        ](settings, work, out, workers)
+        {"data": _data, "autoencoder": _autoencoder, "multiview": _multiview, "gslrm": _gslrm, "export": _export}[stage](
+            settings, work, out, workers
+        )
         say(f"Stage {stage} took {time.monotonic() - began:.0f} s on {describe_device()}.")
 
 
@@ -146,9 +146,7 @@ def _multiview(settings: BaseTraining, work: Path, _out: Path, _workers: int) ->
     prompts = work / "prompts" / "clr_embeds.pt"
     paths = TrainingPaths(work / "base.json", work / "latents", prompts, work / "state", work / "multiview")
     train_segment(e, e.training.steps, paths, OFFLINE)
-    pipeline = MultiViewPipeline.from_pretrained(base.pipeline, unet=load_unet(work / "multiview" / "unet")).to(
-        device()
-    )
+    pipeline = MultiViewPipeline.from_pretrained(base.pipeline, unet=load_unet(work / "multiview" / "unet")).to(device())
     scores = score_multiview(settings, manifest, pipeline, prompts, work / "multiview.png")
     say(f"Six views on held-out renders: {json.dumps(scores)}")
     write_json(work / "multiview_quality.json", scores)
@@ -218,14 +216,10 @@ def _export(settings: BaseTraining, work: Path, out: Path, _workers: int) -> Non
             save_file({k: _half(v) for k, v in load_file(source).items()}, file, {"format": "pt"})
         (folder / "gslrm").mkdir()
         model = load_gslrm(work / "gslrm.safetensors", settings.dataset.image_size)
-        save_gslrm(
-            model, folder / "gslrm" / "gslrm.safetensors", settings.gslrm.steps, settings.gslrm.steps, torch.float16
-        )
+        save_gslrm(model, folder / "gslrm" / "gslrm.safetensors", settings.gslrm.steps, settings.gslrm.steps, torch.float16)
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         if size > 24e6:
-            raise InputError(
-                f"The base takes {size / 1e6:.1f} MB, more than the 24 MB allowed in git; make it smaller."
-            )
+            raise InputError(f"The base takes {size / 1e6:.1f} MB, more than the 24 MB allowed in git; make it smaller.")
         card = {
             "settings": settings.model_dump(mode="json"),
             "held_out": {

@@ -103,9 +103,7 @@ class FolderDataset(Strict):
 
     kind: Literal["folder"]
     path: Path
-    rig: str = Field(
-        description="built-in rig name or JSON file that the slots mean; each sample is checked against it"
-    )
+    rig: str = Field(description="built-in rig name or JSON file that the slots mean; each sample is checked against it")
     image_size: PositiveInt = 512
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
     gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
@@ -312,9 +310,7 @@ class WorkflowConfig(Strict):
     experiments: dict[str, Experiment]
     evaluation: Evaluation = Evaluation()
     cases: dict[Literal["B", "C", "D"], str] = Field(description="experiment to run next for each case")
-    decisions: dict[str, Case] = Field(
-        {}, description="a person's override per experiment; recorded beside the verdict"
-    )
+    decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
     wandb: Wandb = Wandb()
 
     @model_validator(mode="after")

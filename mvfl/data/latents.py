@@ -23,9 +23,7 @@ from mvfl.runtime.files import read_json, write_json, written_aside
 from mvfl.runtime.progress import tracked
 
 
-def tinted(
-    rgba: Float[Tensor, "view 4 height width"], brightness: float, contrast: float
-) -> Float[Tensor, "view 4 height width"]:
+def tinted(rgba: Float[Tensor, "view 4 height width"], brightness: float, contrast: float) -> Float[Tensor, "view 4 height width"]:
     """Scale brightness, then contrast about the animal's mean over all views; the background is not touched."""
     rgb, alpha = rgba[:, :3] * brightness, rgba[:, 3:]
     mean = (rgb * alpha).sum((0, 2, 3), keepdim=True) / alpha.sum().clamp(min=1)

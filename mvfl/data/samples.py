@@ -90,18 +90,14 @@ def read_rgba(path: Path, size: int) -> np.ndarray:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; restore the picture or remove the sample.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(
-            f"{path} cannot be read as a picture ({error}); it is truncated or damaged: copy it again."
-        ) from error
+        raise InputError(f"{path} cannot be read as a picture ({error}); it is truncated or damaged: copy it again.") from error
     if rgba.width != rgba.height:
         raise InputError(f"{path} is {rgba.width} x {rgba.height} pixels; pictures must be square.")
     if rgba.width != size:
         rgba = rgba.resize((size, size), Image.Resampling.LANCZOS)
     out = np.asarray(rgba)
     if not out[..., 3].any():
-        raise InputError(
-            f"{path} has an empty alpha channel: no animal in the picture. Remove the sample or mend its mask."
-        )
+        raise InputError(f"{path} has an empty alpha channel: no animal in the picture. Remove the sample or mend its mask.")
     return out
 
 
@@ -152,9 +148,7 @@ class Manifest:
         return rgba_tensor([read_rgba(sample.files[v], self.image_size) for v in chosen])
 
 
-def write_manifest(
-    path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str]
-) -> Manifest:
+def write_manifest(path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str]) -> Manifest:
     """Hash all files of the listed samples and write `manifest.json`."""
     hashes = {}
     for sample in [*train, *val]:

@@ -122,9 +122,7 @@ def draw_views(
     return torch.cat(out)
 
 
-def score_views(
-    images: Float[Tensor, "pair slot 3 height width"], truth: Truth
-) -> dict[str, Float[Tensor, "pair slot"]]:
+def score_views(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> dict[str, Float[Tensor, "pair slot"]]:
     """Foreground PSNR (dB), foreground SSIM and mask IoU per pair and slot."""
     flat = [t.flatten(0, 1) for t in (images, truth.images, truth.alphas)]
     shape = images.shape[:2]
@@ -172,10 +170,7 @@ def baselines(
     queries = F.interpolate(truth.inputs, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1)
     if conditioning in ("prompt", "absolute_prompt"):
         # The slots mean fixed cameras: only the same view of another sample can stand in.
-        nearest = [
-            (int(torch.cdist(q[None], library[:, r]).argmin()), r)
-            for q, r in zip(queries, truth.references, strict=True)
-        ]
+        nearest = [(int(torch.cdist(q[None], library[:, r]).argmin()), r) for q, r in zip(queries, truth.references, strict=True)]
     else:
         flat = torch.cdist(queries, library.flatten(0, 1)).argmin(1).tolist()
         nearest = [divmod(i, library.shape[1]) for i in flat]

@@ -63,9 +63,7 @@ class Camera:
     def resized(self, width: int, height: int) -> Camera:
         """The same camera for an image resampled to another size (intrinsics follow the pixels)."""
         sx, sy = width / self.width, height / self.height
-        return replace(
-            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy, cx=self.cx * sx, cy=self.cy * sy
-        )
+        return replace(self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy, cx=self.cx * sx, cy=self.cy * sy)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Project world points [n, 3] to (column, row, depth along z) [n, 3], in pixels and world units."""
@@ -84,9 +82,7 @@ class Camera:
         if not np.isfinite(self.w2c).all():
             raise CameraError(f"{where}: w2c holds NaN or infinity; write the calibration again.")
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
-            raise CameraError(
-                f"{where}: the rotation of w2c is not orthonormal; a scale belongs into the translation, not into R."
-            )
+            raise CameraError(f"{where}: the rotation of w2c is not orthonormal; a scale belongs into the translation, not into R.")
         determinant = float(np.linalg.det(rotation))
         if determinant < 0.99:
             raise CameraError(

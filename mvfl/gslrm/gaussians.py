@@ -61,19 +61,15 @@ class Gaussians:
         m = rotation_matrices(self.rotations) * self.scales[:, None, :]
         return m @ m.transpose(1, 2)
 
-    def __getitem__(self, index: Int[Tensor, k] | Bool[Tensor, n]) -> Gaussians:
-        return Gaussians(
-            self.xyz[index], self.sh[index], self.log_scales[index], self.rotations[index], self.opacity_logits[index]
-        )
+    def __getitem__(self, index: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> Gaussians:
+        return Gaussians(self.xyz[index], self.sh[index], self.log_scales[index], self.rotations[index], self.opacity_logits[index])
 
     def detached(self) -> Gaussians:
         """The same values without a graph, float32, on the CPU."""
         return Gaussians(*(t.detach().float().cpu() for t in vars(self).values()))
 
 
-def split_channels(
-    raw: Float[Tensor, "*batch channel"], sh_degree: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def split_channels(raw: Float[Tensor, "*batch channel"], sh_degree: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cut raw channels into xyz 3, SH 3S (coefficient-major), log-scales 3, rotation 4, opacity 1, with their offsets.
 
     log-scale = min(raw - 2.3, -1.2), an upper limit of 0.301; opacity logit = raw - 2.0.
@@ -95,9 +91,7 @@ def rotation_matrices(quaternions: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def evaluate_sh(
-    coefficients: Float[Tensor, "n coefficient 3"], directions: Float[Tensor, "n 3"]
-) -> Float[Tensor, "n 3"]:
+def evaluate_sh(coefficients: Float[Tensor, "n coefficient 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Spherical harmonics of degree 0..3 in unit viewing directions, without the 0.5 that colours add."""
     c = coefficients.unbind(1)
     value = SH_C0 * c[0]
@@ -134,7 +128,7 @@ def filter_indices(
     box: tuple[float, float, float, float, float, float] | None = None,
     camera_origins: Float[Tensor, "camera 3"] | None = None,
     distance_quantiles: tuple[float, float] = (0.0001, 1.0),
-) -> Int[Tensor, k]:
+) -> Int[Tensor, "k"]:
     """Indices that survive the published filters, applied in this order, each optional.
 
     Args:

@@ -70,9 +70,7 @@ class Rays(NamedTuple):
     directions: Float[Tensor, "*batch 3 height width"]
 
 
-def pixel_rays(
-    c2w: Float[Tensor, "*batch 4 4"], intrinsics: Float[Tensor, "*batch 4"], height: int, width: int
-) -> Rays:
+def pixel_rays(c2w: Float[Tensor, "*batch 4 4"], intrinsics: Float[Tensor, "*batch 4"], height: int, width: int) -> Rays:
     """Unit rays of OpenCV cameras: ((x + 0.5 - cx)/fx, (y + 0.5 - cy)/fy, 1), normalised, rotated, normalised.
 
     Args:
@@ -105,9 +103,7 @@ class _Attention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False))
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         return self.mlp(x)
@@ -181,9 +177,7 @@ class Gslrm(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
 
-    def input_channels(
-        self, images: Float[Tensor, "b v 3 height width"], rays: Rays
-    ) -> Float[Tensor, "b v channel height width"]:
+    def input_channels(self, images: Float[Tensor, "b v 3 height width"], rays: Rays) -> Float[Tensor, "b v channel height width"]:
         """Channels per pixel: 2 rgb - 1 with the ray's direction and its nearest point to the world origin."""
         origins = rays.origins[..., None, None].expand_as(rays.directions)
         near = origins - (origins * rays.directions).sum(-3, keepdim=True) * rays.directions
@@ -214,9 +208,7 @@ class Gslrm(nn.Module):
                 x = layer(x)
         g = self.config.free_gaussians
         pixel = self.pixel_gaussian_decoder(x[:, g:])
-        return self.gaussian_upsampler(x[:, :g]), rearrange(
-            pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels
-        )
+        return self.gaussian_upsampler(x[:, :g]), rearrange(pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels)
 
     def depths(self, raw: Float[Tensor, "b v 3 height width"], rays: Rays) -> Float[Tensor, "b v 1 height width"]:
         """Distance along the ray, from the mean of the three raw xyz channels.
@@ -280,9 +272,7 @@ def freeze(model: Gslrm, transformer_until: int, patch_embedder: bool, positiona
         Share of the parameters that stays trainable.
     """
     if transformer_until > len(model.transformer_layers):
-        raise ValueError(
-            f"freeze.transformer_until = {transformer_until}, but GS-LRM has {len(model.transformer_layers)} layers."
-        )
+        raise ValueError(f"freeze.transformer_until = {transformer_until}, but GS-LRM has {len(model.transformer_layers)} layers.")
     frozen: list[nn.Parameter] = []
     for layer in model.transformer_layers[:transformer_until]:
         frozen += layer.parameters()

@@ -58,9 +58,7 @@ def render(
     return Rendering(torch.stack([v[0] for v in views]), torch.stack([v[1] for v in views]))
 
 
-def _render_gsplat(
-    g: Gaussians, c2w: Tensor, intrinsics: Tensor, height: int, width: int, background: float
-) -> Rendering:
+def _render_gsplat(g: Gaussians, c2w: Tensor, intrinsics: Tensor, height: int, width: int, background: float) -> Rendering:
     from gsplat import rasterization
 
     if not g.xyz.is_cuda:
@@ -81,9 +79,7 @@ def _render_gsplat(
     return Rendering(images.permute(0, 3, 1, 2), alphas.permute(0, 3, 1, 2))
 
 
-def _project(
-    g: Gaussians, w2c: Tensor, intrinsics: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _project(g: Gaussians, w2c: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [n, 2], 2D covariances (xx, xy, yy) [n, 3], depths [n] and a mask of what can be drawn."""
     fx, fy, cx, cy = intrinsics.unbind()
     rotation = w2c[:3, :3]

@@ -187,9 +187,7 @@ def finetune_gslrm(
         return seen, load_views(targets, pairs[name])
 
     def fetch(at: int) -> list[Future[tuple[Views, Views]]]:
-        return [
-            pool.submit(views_of, names[i]) for i in batch_indices(len(names), settings.batch_size, at, settings.seed)
-        ]
+        return [pool.submit(views_of, names[i]) for i in batch_indices(len(names), settings.batch_size, at, settings.seed)]
 
     tracker = Tracker(state_folder, wandb, run_name, "gslrm", settings.model_dump(mode="json"))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
@@ -236,9 +234,7 @@ def finetune_gslrm(
             if stop and step < settings.steps:
                 raise Unfinished(f"Stopped at step {step} of {settings.steps} ({stop.reason}); run again to go on.")
     if updates < 0.8 * settings.steps:
-        say(
-            f"Warning: only {updates} of {settings.steps} steps updated the weights; gradients exceed the limit too often."
-        )
+        say(f"Warning: only {updates} of {settings.steps} steps updated the weights; gradients exceed the limit too often.")
     with written_aside(out) as temporary:
         save_gslrm(model, temporary, updates, step)
         _check_written(temporary, model)

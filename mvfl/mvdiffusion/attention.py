@@ -46,14 +46,10 @@ class MultiViewAttnProcessor:
         self.views = views
         self.mode: AttentionMode = mode
 
-    def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
-    ) -> Tensor:
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
         """Attend over [object x view, token, channel]; the interface is that of diffusers' processors."""
         if encoder_hidden_states is not None:
-            raise ValueError(
-                "MultiViewAttnProcessor is for self-attention (attn1); leave attn2 to the stock processor."
-            )
+            raise ValueError("MultiViewAttnProcessor is for self-attention (attn1); leave attn2 to the stock processor.")
         split = lambda x: rearrange(x, "n t (h d) -> n h t d", h=attn.heads)  # noqa: E731
         query, key, value = (split(layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v))
         if self.mode == "dense":
@@ -71,8 +67,5 @@ class MultiViewAttnProcessor:
 def set_attention_mode(unet: UNet2DConditionModel, views: int, mode: AttentionMode) -> None:
     """Give every `attn1` of a stock UNet the multi-view processor and every `attn2` the stock one."""
     unet.set_attn_processor(
-        {
-            name: MultiViewAttnProcessor(views, mode) if ".attn1." in name else AttnProcessor2_0()
-            for name in unet.attn_processors
-        }
+        {name: MultiViewAttnProcessor(views, mode) if ".attn1." in name else AttnProcessor2_0() for name in unet.attn_processors}
     )

@@ -81,9 +81,7 @@ class MultiViewPipeline(DiffusionPipeline):
         return cls(
             unet=unet if unet is not None else load_unet(root / "unet"),
             vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=torch.float32).eval(),
-            image_encoder=CLIPVisionModelWithProjection.from_pretrained(
-                root / "image_encoder", dtype=torch.float32
-            ).eval(),
+            image_encoder=CLIPVisionModelWithProjection.from_pretrained(root / "image_encoder", dtype=torch.float32).eval(),
             feature_extractor=CLIPImageProcessorPil.from_pretrained(root / "feature_extractor"),
             image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(root / "image_normalizer"),
             image_noising_scheduler=DDPMScheduler.from_pretrained(root / "image_noising_scheduler"),
@@ -99,9 +97,7 @@ class MultiViewPipeline(DiffusionPipeline):
 
     def encode_image(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
         """CLIP embeddings of pictures in 0..1, resized as PIL does (8 bit, bicubic, centre crop)."""
-        pictures = [
-            Image.fromarray(i) for i in (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        ]
+        pictures = [Image.fromarray(i) for i in (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
         pixels = self.feature_extractor(pictures, return_tensors="pt").pixel_values
         encoder = self.image_encoder
         return encoder(pixels.to(device=encoder.device, dtype=encoder.dtype)).image_embeds

@@ -87,9 +87,7 @@ def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view 
 def fingerprint(experiment: Experiment, data_hash: str, base_hash: str) -> str:
     """Digest of everything that makes a training state usable for an experiment."""
     training = {k: v for k, v in experiment.training.model_dump().items() if k not in HARMLESS}
-    rest = experiment.model_dump(
-        include={"prompt_style", "reference", "view_conditioning", "curriculum", "augmentation"}
-    )
+    rest = experiment.model_dump(include={"prompt_style", "reference", "view_conditioning", "curriculum", "augmentation"})
     return digest([training, rest, data_hash, base_hash, __version__])
 
 
@@ -143,9 +141,7 @@ def train_segment(
     index = read_json(paths.latents / "index.json", "run the cache_latents rule first")
     base = read_record(paths.base)
     if index["base_hash"] != base.hash:
-        raise InputError(
-            f"{paths.latents} was encoded with another base ({index['base_hash']}, not {base.hash}); delete it."
-        )
+        raise InputError(f"{paths.latents} was encoded with another base ({index['base_hash']}, not {base.hash}); delete it.")
     rig = Rig.from_json(index["rig"], str(paths.latents))
     accelerator = Accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=t.gradient_accumulation)
     device, main = accelerator.device, accelerator.is_main_process
@@ -166,9 +162,7 @@ def train_segment(
     norm_at_start = reference_path_norm(unet)
 
     unet.to(device)
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, fused=True, eps=1e-8
-    )
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, fused=True, eps=1e-8)
     ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)
     state = TrainingState(
         paths.state / "states", fingerprint(experiment, index["data_hash"], base.hash), t.keep_states, t.save_minutes
@@ -247,9 +241,7 @@ def train_segment(
             if main and due:
                 state.save(step, snapshot())
             if stop and step < until_step:
-                raise Unfinished(
-                    f"Stopped at step {step} of {until_step} ({stop.reason}); the state is saved, run again to go on."
-                )
+                raise Unfinished(f"Stopped at step {step} of {until_step} ({stop.reason}); the state is saved, run again to go on.")
     if main:
         _export(unet, ema, experiment, until_step, paths, rig)
     accelerator.wait_for_everyone()
@@ -269,9 +261,7 @@ def _validate(
         unet.train()
 
 
-def _export(
-    unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, step: int, paths: TrainingPaths, rig: Rig
-) -> None:
+def _export(unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, step: int, paths: TrainingPaths, rig: Rig) -> None:
     """Write the EMA weights: the one artefact that evaluation and generation both use."""
     ema.store(unet.parameters())
     ema.copy_to(unet.parameters())
@@ -289,9 +279,7 @@ def _export(
             for a, b in zip(unet.state_dict().values(), reopened.state_dict().values(), strict=True)
         )
         if worst > 0:
-            raise InputError(
-                f"The checkpoint read back from {folder} differs from the weights by {worst}; is the disk full?"
-            )
+            raise InputError(f"The checkpoint read back from {folder} differs from the weights by {worst}; is the disk full?")
     ema.restore(unet.parameters())
 
 

@@ -36,9 +36,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
-        raise InputError(
-            f"Could not write {path}: {error.strerror or error}. Free some space and run again."
-        ) from error
+        raise InputError(f"Could not write {path}: {error.strerror or error}. Free some space and run again.") from error
     except BaseException:
         _remove(temporary)
         raise

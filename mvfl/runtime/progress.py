@@ -44,9 +44,7 @@ class Bar:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
-        self.rich = RichProgress(
-            *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-        )
+        self.rich = RichProgress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
         self.task = self.rich.add_task(title, total=total, completed=start, note="")
 
     def __enter__(self) -> Bar:

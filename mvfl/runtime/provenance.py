@@ -39,8 +39,7 @@ def provenance(stage: str, settings: Any, inputs: dict[str, Path | str], rig_has
         "rig_hash": rig_hash,
         "settings": settings,
         "inputs": {
-            k: {"file": str(v), "sha256": sha256(v)} if isinstance(v, Path) and v.is_file() else str(v)
-            for k, v in inputs.items()
+            k: {"file": str(v), "sha256": sha256(v)} if isinstance(v, Path) and v.is_file() else str(v) for k, v in inputs.items()
         },
     }
 
@@ -52,8 +51,6 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def write_provenance(
-    folder: Path, stage: str, settings: Any, inputs: dict[str, Path | str], rig_hash: str | None = None
-) -> None:
+def write_provenance(folder: Path, stage: str, settings: Any, inputs: dict[str, Path | str], rig_hash: str | None = None) -> None:
     """Write `provenance.json` into a folder."""
     write_json(folder / "provenance.json", provenance(stage, settings, inputs, rig_hash))

@@ -27,9 +27,7 @@ class Tracker:
         active: false on all processes but the first.
     """
 
-    def __init__(
-        self, folder: Path, settings: Wandb, name: str, group: str, config: dict[str, Any], active: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, settings: Wandb, name: str, group: str, config: dict[str, Any], active: bool = True) -> None:
         self.folder, self.active = folder, active
         self.run: Any = None
         if not active:

@@ -59,9 +59,7 @@ class TrainingState:
             shutil.rmtree(stale, ignore_errors=True)
             folder.rename(stale)
             folder.mkdir()
-            say(
-                f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}."
-            )
+            say(f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}.")
         if not mark.exists():
             write_json(mark, {"fingerprint": fingerprint})
         self.saved_at = time.monotonic()

@@ -58,9 +58,9 @@ def load_skin(path: Path) -> Skin:
 def _sphere(radius: float, rings: int = 8, segments: int = 12) -> tuple[np.ndarray, np.ndarray]:
     theta = np.linspace(0, math.pi, rings + 1)[:, None]
     phi = np.linspace(0, 2 * math.pi, segments, endpoint=False)[None, :]
-    grid = np.stack(
-        [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta) * np.ones_like(phi)], -1
-    ).reshape(-1, 3)
+    grid = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta) * np.ones_like(phi)], -1).reshape(
+        -1, 3
+    )
     faces = []
     for r in range(rings):
         for s in range(segments):
