@@ -1,18 +1,23 @@
-"""The command line: one thin command per stage."""
+"""The command line: one thin command per stage. Settings arrive as one JSON value, validated again here."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mvfl.runtime.files import InputError
+from mvfl.config import schema
+from mvfl.runtime.devices import device, limit_threads
+from mvfl.runtime.files import InputError, read_json
 from mvfl.runtime.progress import open_log, say
 from mvfl.runtime.training_state import EXIT_UNFINISHED, Unfinished
 
+# Stages import torch and diffusers inside the commands: `mvfl --help` and the light stages stay quick.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 base_app = typer.Typer(no_args_is_help=True, help="Bases: pretrained pipelines that experiments start from.")
@@ -20,6 +25,45 @@ app.add_typer(base_app, name="base")
 
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
+Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
+Settings = Annotated[str, typer.Option(help="settings as JSON, or @FILE")]
+Out = Annotated[Path, typer.Option(help="where the result goes")]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """Settings from JSON or @FILE."""
+    content = Path(text[1:]).read_text() if text.startswith("@") else text
+    return TypeAdapter(kind).validate_python(json.loads(content))
+
+
+def _begin(log: Path | None, threads: int) -> None:
+    open_log(log)
+    limit_threads(min(threads, os.cpu_count() or threads))
+
+
+@app.command()
+def data(name: Annotated[str, typer.Option()], settings: Settings, out: Out, threads: Threads = 2, log: Log = None) -> None:
+    """Render a data set, or check an existing one, and write its manifest."""
+    _begin(log, threads)
+    from mvfl.data.folder import check_folder
+    from mvfl.data.render import render_dataset
+
+    parsed = _parse(schema.Dataset, settings)
+    if isinstance(parsed, schema.RodentDataset):
+        render_dataset(name, parsed, out, min(threads, os.cpu_count() or 1))
+    else:
+        check_folder(name, parsed, out)
+
+
+@base_app.command("prepare")
+def base_prepare(settings: Settings, out: Out, manifest: Path | None = None, threads: Threads = 2, log: Log = None) -> None:
+    """Check, download or build a base and record its files."""
+    _begin(log, threads)
+    from mvfl.base.prepare import prepare_base
+
+    record = prepare_base(_parse(schema.Base, settings), out, manifest)
+    say(f"Base {record.hash}: pipeline {record.pipeline}, GS-LRM {record.gslrm or 'none'}.")
 
 
 @base_app.command("train")
@@ -28,14 +72,215 @@ def base_train(
     work: Annotated[Path, typer.Option(help="scratch folder")] = Path("results/embedded_base"),
     out: Annotated[Path, typer.Option(help="where the base goes")] = Path("mvfl/base/embedded"),
     stage: Annotated[list[str] | None, typer.Option(help="run only these stages, in order")] = None,
-    threads: Threads = os.cpu_count() or 1,
+    threads: Threads = 2,
     log: Log = None,
 ) -> None:
     """Train the embedded base from rendered rodents (one GPU)."""
-    open_log(log)
+    _begin(log, threads)
     from mvfl.base.train import STAGES, load_base_training, train_base
 
     train_base(load_base_training(settings), work, out, threads, tuple(stage or STAGES))
+
+
+@app.command()
+def prompts(
+    list_styles: Annotated[bool, typer.Option("--list-styles", help="print the styles and their strings")] = False,
+    style: Annotated[str | None, typer.Option(help="style to encode")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="default: mouse_prompt_embeds_<style>")] = None,
+    base: Annotated[Path | None, typer.Option(help="base.json or pipeline folder; default: the embedded base")] = None,
+    log: Log = None,
+) -> None:
+    """Encode one of five prompt styles with a base's own text encoder."""
+    _begin(log, 2)
+    from mvfl.base.prepare import EMBEDDED
+    from mvfl.base.record import read_record
+    from mvfl.prompts import STYLES, embed_prompts
+
+    if list_styles:
+        for name, entry in STYLES.items():
+            typer.echo(f"{name}\n" + "\n".join(f"  {p}" for p in entry.prompts))
+        return
+    if style not in STYLES:
+        raise InputError(f"--style must be one of {', '.join(STYLES)}; got {style}.")
+    folder = EMBEDDED if base is None else read_record(base).pipeline if base.suffix == ".json" else base
+    width = read_json(folder / "unet" / "config.json", "name a base with a unet/ folder")["cross_attention_dim"]
+    out = output_dir or Path(f"mouse_prompt_embeds_{style}")
+    embed_prompts(style, folder, out, width=width)
+    say(f"Wrote {out / 'clr_embeds.pt'}.")
+
+
+@app.command()
+def latents(settings: Settings, manifest: Path, base: Path, out: Out, threads: Threads = 2, log: Log = None) -> None:
+    """Encode all pictures of a data set into the latent cache."""
+    _begin(log, threads)
+    from mvfl.base.record import read_record
+    from mvfl.data.latents import cache_latents
+    from mvfl.data.samples import read_manifest
+    from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+
+    raw = json.loads(settings)
+    seed = raw.pop("seed")
+    record = read_record(base)
+    pipeline = MultiViewPipeline.from_pretrained(record.pipeline).to(device())
+    cache_latents(read_manifest(manifest), pipeline, _parse(schema.Augmentation, json.dumps(raw)), seed, record.hash, out)
+
+
+@app.command()
+def train(
+    settings: Settings,
+    until_step: Annotated[int, typer.Option(min=1)],
+    manifest: Path,
+    base: Path,
+    latents: Annotated[Path, typer.Option(help="index.json of the latent cache")],
+    prompts: Annotated[Path, typer.Option(help="clr_embeds.pt")],
+    state: Annotated[Path, typer.Option(help="folder of the training state; kept between runs")],
+    out: Out,
+    wandb: Annotated[str, typer.Option(help="W&B settings as JSON")] = "{}",
+    minutes: Minutes = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Train multi-view diffusion up to a step and export the EMA weights."""
+    _begin(log, threads)
+    from mvfl.mvdiffusion.training import TrainingPaths, train_segment
+    from mvfl.mvdiffusion.validation import Validation
+
+    experiment = _parse(schema.Experiment, settings)
+    paths = TrainingPaths(base, latents.parent, prompts, state, out)
+    validation = Validation(manifest, experiment, prompts, state / "validation")
+    train_segment(experiment, until_step, paths, _parse(schema.Wandb, wandb), minutes, validation)
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Option()],
+    settings: Settings,
+    step: Annotated[int, typer.Option()],
+    manifest: Path,
+    base: Path,
+    checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
+    prompts: Annotated[Path, typer.Option()],
+    train_log: Annotated[Path, typer.Option(help="log.jsonl")],
+    out: Out,
+    evaluation: Annotated[str, typer.Option(help="evaluation settings as JSON")] = "{}",
+    override: Annotated[str | None, typer.Option(help="a person's decision")] = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Judge a checkpoint: metrics per slot, baselines, decision A-D."""
+    _begin(log, threads)
+    from mvfl.evaluation.stage import EvaluationPaths, evaluate_checkpoint
+
+    paths = EvaluationPaths(manifest, base, checkpoint.parent, prompts, train_log, out)
+    parsed = _parse(schema.Evaluation, evaluation)
+    evaluate_checkpoint(name, _parse(schema.Experiment, settings), step, parsed, override, paths)  # type: ignore[arg-type]
+    decision = read_json(out / "decision.json", "run again")
+    say(f"Case {decision['case']}: {' '.join(decision['computed']['reasons'])}")
+
+
+@app.command()
+def synthetic(
+    settings: Settings,
+    manifest: Path,
+    base: Path,
+    checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
+    prompts: Annotated[Path, typer.Option()],
+    out: Out,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Draw six views per sample for GS-LRM."""
+    _begin(log, threads)
+    from mvfl.synthetic import SyntheticPaths, generate_synthetic
+
+    paths = SyntheticPaths(manifest, base, checkpoint.parent, prompts, out)
+    generate_synthetic(_parse(schema.Experiment, settings), paths)
+
+
+@app.command()
+def gslrm(
+    settings: Settings,
+    base: Path,
+    real: Annotated[Path, typer.Option(help="manifest of the recorded data")],
+    synthetic: Annotated[Path, typer.Option(help="manifest of the generated views")],
+    state: Annotated[Path, typer.Option()],
+    out: Out,
+    run: Annotated[str, typer.Option(help="name of the W&B run")] = "gslrm",
+    wandb: Annotated[str, typer.Option()] = "{}",
+    minutes: Minutes = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Fine-tune GS-LRM and write the 3D result."""
+    _begin(log, threads)
+    from mvfl.gslrm.stage import GslrmPaths, run_gslrm
+
+    paths = GslrmPaths(base, real, synthetic, state, out)
+    run_gslrm(_parse(schema.GslrmFinetuning, settings), _parse(schema.Wandb, wandb), run, paths, minutes)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Option()],
+    settings: Settings,
+    decision: Path,
+    out: Out,
+    gslrm: Annotated[Path | None, typer.Option(help="folder of the GS-LRM result")] = None,
+    log: Log = None,
+) -> None:
+    """Write the page of an experiment."""
+    _begin(log, 1)
+    from mvfl.evaluation.page import render_page
+
+    render_page(name, _parse(schema.Experiment, settings), decision, gslrm, out)
+
+
+@app.command()
+def journal(
+    decisions: list[Path],
+    cases: Annotated[str, typer.Option(help="case -> experiment as JSON")],
+    table: Annotated[Path, typer.Option()],
+    page: Annotated[Path, typer.Option()],
+    log: Log = None,
+) -> None:
+    """Write journal.csv and journal.md from decisions, in order."""
+    _begin(log, 1)
+    from mvfl.journal import write_journal
+
+    write_journal(json.loads(cases), decisions, table, page)
+
+
+@app.command()
+def summary(results: Annotated[Path, typer.Argument(help="results folder")] = Path("results")) -> None:
+    """Print every decision with the paths of its page and 3D file."""
+    found = sorted(results.glob("experiments/*/evaluation/step-*/decision.json"))
+    if not found:
+        raise InputError(f"No decision in {results}; run the workflow first.")
+    for path in found:
+        decision = read_json(path, "run the `evaluate` target first")
+        folder = path.parents[2]
+        computed = decision["computed"]["case"]
+        note = f" (set by a person; the measurements say {computed})" if decision["overridden"] else ""
+        typer.echo(f"{decision['experiment']}, step {decision['step']}: case {decision['case']}{note}")
+        typer.echo(f"  {' '.join(decision['computed']['reasons'])}")
+        for label, file in (("page", "report/index.html"), ("3D", "gslrm/gaussians.ply")):
+            if (folder / file).is_file():
+                typer.echo(f"  {label}: {folder / file}")
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON schema of workflow_config.yaml."""
+    typer.echo(json.dumps(schema.WorkflowConfig.model_json_schema(), indent=1))
+
+
+@app.command("check-config")
+def check_config(files: list[Path]) -> None:
+    """Validate workflow_config.yaml and overlays, all experiments at once."""
+    from mvfl.config.load import load_config
+
+    config = load_config(files)
+    typer.echo(f"{len(config.experiments)} experiments are valid: {', '.join(config.experiments)}.")
 
 
 def main() -> None:
@@ -45,7 +290,7 @@ def main() -> None:
     except Unfinished as stop:
         say(str(stop))
         sys.exit(EXIT_UNFINISHED)
-    except (InputError, ValueError, FloatingPointError, OSError) as error:
+    except (InputError, ValidationError, ValueError, FloatingPointError, OSError) as error:
         say(f"Error: {error}")
         sys.exit(1)
 

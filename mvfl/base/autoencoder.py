@@ -114,8 +114,8 @@ def train_autoencoder(
 @torch.no_grad()
 def autoencoder_quality(vae: AutoencoderKL, pictures: UInt8[Tensor, "n 4 height width"], device: torch.device) -> dict[str, float]:
     """Foreground PSNR in dB and mask IoU of reconstructions over white, mean over pictures."""
-    psnr: list[Float[Tensor, "n"]] = []
-    iou: list[Float[Tensor, "n"]] = []
+    psnr: list[Float[Tensor, " n"]] = []
+    iou: list[Float[Tensor, " n"]] = []
     for batch in pictures.split(48):
         rgba = batch.to(device).float() / 255
         truth = composite(rgba, 1.0)

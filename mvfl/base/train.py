@@ -192,7 +192,8 @@ def _gslrm(settings: BaseTraining, work: Path, _out: Path, _workers: int) -> Non
         work / "state_gslrm", out, target_views=settings.gslrm_target_views,
     )  # fmt: skip
     model = load_gslrm(out, manifest.image_size).to(device())
-    rows, pictures = [], []
+    rows: list[dict[str, float]] = []
+    pictures: list[tuple[str, Tensor]] = []
     for name in manifest.val[: settings.evaluation_samples]:
         views = load_views(manifest, name).to(device())
         held_out = list(range(manifest.views, len(views.images)))

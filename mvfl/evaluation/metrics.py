@@ -27,7 +27,7 @@ def foreground_psnr(
     images: Float[Tensor, "n 3 height width"],
     truth: Float[Tensor, "n 3 height width"],
     alpha: Float[Tensor, "n 1 height width"],
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """PSNR in dB over the scored region, per picture; pictures in 0..1, truth over white."""
     region = scored_region(images, alpha).float()
     error = ((images - truth).square() * region).sum((1, 2, 3)) / (3 * region.sum((1, 2, 3))).clamp(min=1)
@@ -38,14 +38,14 @@ def foreground_ssim(
     images: Float[Tensor, "n 3 height width"],
     truth: Float[Tensor, "n 3 height width"],
     alpha: Float[Tensor, "n 1 height width"],
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """SSIM (Gaussian window 11, sigma 1.5) averaged over the scored region, per picture."""
     _, full = structural_similarity_index_measure(images, truth, data_range=1.0, reduction="none", return_full_image=True)
     region = scored_region(images, alpha).float()
     return (full.mean(1, keepdim=True) * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp(min=1)
 
 
-def mask_iou(images: Float[Tensor, "n 3 height width"], alpha: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n"]:
+def mask_iou(images: Float[Tensor, "n 3 height width"], alpha: Float[Tensor, "n 1 height width"]) -> Float[Tensor, " n"]:
     """Intersection over union of the predicted and the true silhouette, per picture."""
     a, b = predicted_mask(images), alpha > 0.5
     return (a & b).sum((1, 2, 3)).float() / (a | b).sum((1, 2, 3)).clamp(min=1)

@@ -115,8 +115,8 @@ class Camera:
         w2c = np.array(frame["w2c"], dtype=np.float64)
         if w2c.shape != (4, 4):
             raise CameraError(f"{where}: w2c has shape {w2c.shape}, expected 4 x 4, row-major.")
-        numbers = [float(frame[k]) for k in ("fx", "fy", "cx", "cy")]
-        camera = Camera(int(frame["w"]), int(frame["h"]), *numbers, w2c)
+        fx, fy, cx, cy = (float(frame[k]) for k in ("fx", "fy", "cx", "cy"))
+        camera = Camera(int(frame["w"]), int(frame["h"]), fx, fy, cx, cy, w2c)
         camera.check(where)
         return camera
 

@@ -61,7 +61,7 @@ class Gaussians:
         m = rotation_matrices(self.rotations) * self.scales[:, None, :]
         return m @ m.transpose(1, 2)
 
-    def __getitem__(self, index: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> Gaussians:
+    def __getitem__(self, index: Int[Tensor, " k"] | Bool[Tensor, " n"]) -> Gaussians:
         return Gaussians(self.xyz[index], self.sh[index], self.log_scales[index], self.rotations[index], self.opacity_logits[index])
 
     def detached(self) -> Gaussians:
@@ -128,7 +128,7 @@ def filter_indices(
     box: tuple[float, float, float, float, float, float] | None = None,
     camera_origins: Float[Tensor, "camera 3"] | None = None,
     distance_quantiles: tuple[float, float] = (0.0001, 1.0),
-) -> Int[Tensor, "k"]:
+) -> Int[Tensor, " k"]:
     """Indices that survive the published filters, applied in this order, each optional.
 
     Args:

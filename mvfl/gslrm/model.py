@@ -202,10 +202,8 @@ class Gslrm(nn.Module):
         free = self.gaussian_position_embeddings.expand(batch, -1, -1).to(tokens.dtype)
         x = self.input_layer_norm(torch.cat([free, tokens.flatten(1, 2)], dim=1))
         for layer in self.transformer_layers:
-            if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            save_memory = self.gradient_checkpointing and self.training
+            x = checkpoint(layer, x, use_reentrant=False) if save_memory else layer(x)
         g = self.config.free_gaussians
         pixel = self.pixel_gaussian_decoder(x[:, g:])
         return self.gaussian_upsampler(x[:, :g]), rearrange(pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels)

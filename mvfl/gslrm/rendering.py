@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mvfl.gslrm.gaussians import Gaussians, view_colours
 
+Renderer = Literal["auto", "gsplat", "torch"]
 NEAR, FAR = 0.2, 100.0
 BLUR = 0.3
 MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 1 / 255, 0.999, 1e-4
@@ -39,7 +40,7 @@ def render(
     intrinsics: Float[Tensor, "v 4"],
     height: int,
     width: int,
-    renderer: Literal["auto", "gsplat", "torch"] = "auto",
+    renderer: Renderer = "auto",
     background: float = 1.0,
 ) -> Rendering:
     """Draw one object from several cameras.

@@ -21,7 +21,7 @@ from mvfl.geometry.cameras import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.losses import gslrm_loss, load_vgg
 from mvfl.gslrm.model import Gslrm, GslrmOutput, Rays, freeze, pixel_rays
-from mvfl.gslrm.rendering import Rendering, render
+from mvfl.gslrm.rendering import Renderer, Rendering, render
 from mvfl.runtime.devices import device as pick_device
 from mvfl.runtime.files import InputError, digest, sha256, written_aside
 from mvfl.runtime.progress import Bar, say
@@ -80,18 +80,15 @@ def reconstruct(model: Gslrm, inputs: list[Views]) -> GslrmOutput:
     return model(stack("images"), stack("c2w"), stack("intrinsics"))
 
 
-def render_views(output: GslrmOutput, targets: list[Views], renderer: str) -> Rendering:
+def render_views(output: GslrmOutput, targets: list[Views], renderer: Renderer) -> Rendering:
     """Render every object from its target cameras; results are stacked [object x view, ...]."""
-    size = targets[0].images.shape[-2:]
-    drawn = [
-        render(g, v.c2w, v.intrinsics, *size, renderer=renderer)  # type: ignore[arg-type]
-        for g, v in zip(output.gaussians, targets, strict=True)
-    ]
+    height, width = targets[0].images.shape[-2:]
+    drawn = [render(g, v.c2w, v.intrinsics, height, width, renderer) for g, v in zip(output.gaussians, targets, strict=True)]
     return Rendering(torch.stack([d.images for d in drawn]), torch.stack([d.alphas for d in drawn]))
 
 
 @torch.no_grad()
-def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: str) -> tuple[Rendering, dict[str, float]]:
+def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Renderer) -> tuple[Rendering, dict[str, float]]:
     """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
     drawn = render_views(reconstruct(model, [inputs]), [targets], renderer)
     images = drawn.images[0].clamp(0, 1)

@@ -90,7 +90,7 @@ def slot_table(rig: Rig, mode: ViewConditioning) -> SlotTable:
     return SlotTable(views, poses)
 
 
-def drop_masks(uniforms: Float[Tensor, "object"], rate: float) -> tuple[Bool[Tensor, "object"], Bool[Tensor, "object"]]:
+def drop_masks(uniforms: Float[Tensor, " object"], rate: float) -> tuple[Bool[Tensor, " object"], Bool[Tensor, " object"]]:
     """Which objects keep their image embedding and which keep their reference latents.
 
     One uniform u per object: u < r drops the embedding only, r <= u < 2r both, 2r <= u < 3r the latents only.
@@ -99,8 +99,8 @@ def drop_masks(uniforms: Float[Tensor, "object"], rate: float) -> tuple[Bool[Ten
 
 
 def snr_weights(
-    alphas_cumprod: Float[Tensor, "t"], timesteps: Int[Tensor, "n"], weighting: str, gamma: float
-) -> Float[Tensor, "n"]:
+    alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " n"], weighting: str, gamma: float
+) -> Float[Tensor, " n"]:
     """Loss weight per view; SNR = a/(1-a).
 
     `published`: min(SNR, gamma)/SNR, as released although the model predicts v. `v_prediction`:

@@ -25,10 +25,10 @@ class Draws(NamedTuple):
     """
 
     label_noise: Float[Tensor, "n e"]
-    drop: Float[Tensor, "object"]
+    drop: Float[Tensor, " object"]
     latent_noise: Float[Tensor, "n c h w"]
     diffusion_noise: Float[Tensor, "n c h w"]
-    timesteps: Int[Tensor, "object"]
+    timesteps: Int[Tensor, " object"]
 
 
 class Batch(NamedTuple):
@@ -55,7 +55,7 @@ class Loss(NamedTuple):
     loss: Float[Tensor, ""]
     unet_input: Float[Tensor, "n two_c h w"]
     class_labels: Float[Tensor, "n labels"]
-    weights: Float[Tensor, "n"]
+    weights: Float[Tensor, " n"]
     prediction: Float[Tensor, "n c h w"]
 
 

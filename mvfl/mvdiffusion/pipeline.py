@@ -66,7 +66,7 @@ class MultiViewPipeline(DiffusionPipeline):
         )  # fmt: skip
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, unet: UNet2DConditionModel | None = None) -> MultiViewPipeline:  # type: ignore[override]
+    def from_pretrained(cls, folder: str | Path, unet: UNet2DConditionModel | None = None) -> MultiViewPipeline:
         """Read every component of a published-layout folder from disk.
 
         Args:

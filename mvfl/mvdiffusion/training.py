@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from mvfl.mvdiffusion.unet import load_unet, reference_path_norm, widen_conv_in,
 from mvfl.runtime.files import InputError, digest, read_json, written_aside
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.provenance import write_provenance
-from mvfl.runtime.randomness import batch_indices, derived_seed, generator
+from mvfl.runtime.randomness import batch_indices, generator
 from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
 
@@ -267,6 +268,7 @@ def _export(unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, s
     ema.copy_to(unet.parameters())
     with written_aside(paths.out) as folder:
         unet.save_pretrained(folder / "unet")
+        shutil.copyfile(paths.state / "log.jsonl", folder / "log.jsonl")
         inputs: dict[str, Path | str] = {
             "prompts": paths.prompts,
             "latents": paths.latents / "index.json",
@@ -281,8 +283,3 @@ def _export(unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, s
         if worst > 0:
             raise InputError(f"The checkpoint read back from {folder} differs from the weights by {worst}; is the disk full?")
     ema.restore(unet.parameters())
-
-
-def validation_seed(experiment: Experiment) -> int:
-    """Seed of validation draws, the same at every step so that successive grids can be compared."""
-    return derived_seed(experiment.training.seed, 0x7A1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -40,7 +41,7 @@ class Tracker:
 
             id_file = folder / "wandb_id"
             if not id_file.exists():
-                id_file.write_text(wandb.util.generate_id())
+                id_file.write_text(secrets.token_hex(4))
             self.run = wandb.init(
                 project=settings.project, entity=settings.entity, name=name, group=group, config=config, mode=mode,
                 dir=str(folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
@@ -74,9 +75,14 @@ class Tracker:
             self.run.finish(exit_code=0 if kind is None else 1)
 
 
-def _automatic_mode() -> str:
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
+def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
+    match os.environ.get("WANDB_MODE"):
+        case "disabled":
+            return "disabled"
+        case "offline":
+            return "offline"
+        case "online":
+            return "online"
     has_key = "WANDB_API_KEY" in os.environ or (
         (Path.home() / ".netrc").is_file() and "wandb" in (Path.home() / ".netrc").read_text()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mvfl.data.rodent.skeleton import load_skeleton
 
 @dataclass
 class Skin:
+    """Mesh, bones and skinning weights in bind pose."""
+
     vertices: np.ndarray  # (n, 3) bind pose
     faces: np.ndarray  # (m, 3)
     bone_names: list[str]
@@ -70,6 +73,7 @@ def _sphere(radius: float, rings: int = 8, segments: int = 12) -> tuple[np.ndarr
 
 
 def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """Cubic step from 0 at `low` to 1 at `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -90,7 +94,10 @@ class Rodent:
         self.low, self.high = low, high
 
         group = {n: i for i, n in enumerate(skin.bone_names)}
-        weight = lambda *names: sum(skin.weights[:, group[n]] for n in names)
+
+        def weight(*names: str) -> np.ndarray:
+            return skin.weights[:, [group[n] for n in names]].sum(1)
+
         rest = skin.vertices
         skull = skin.bind_pos[group["skull"]]
         rel = rest - skull
@@ -150,7 +157,9 @@ class Rodent:
             self.fur_length[: len(rel)] *= smoothstep(radius, 2.2 * radius, np.linalg.norm(rel - centre, axis=1))
 
     @staticmethod
-    def _mouse_proportions(rest, rel, ear, head, weight):
+    def _mouse_proportions(
+        rest: np.ndarray, rel: np.ndarray, ear: np.ndarray, head: np.ndarray, weight: Callable[..., np.ndarray]
+    ) -> np.ndarray:
         """Round the trunk, enlarge the ears and shorten the muzzle a little."""
         out = rest.copy()
         for side in (-1, 1):

@@ -31,13 +31,12 @@ JAW_SHUT = -0.55  # past the hinge's own limit (-0.30), where the skin still gap
 SOLE = 0.0015  # height of a paw's last joint above the floor when the paw rests
 
 
-def sample_pose(rodent: Rodent, rng: np.random.Generator, pose: str | None = None):
-    """A random posture: name, joint angles (j,), torso rotation and torso height.
+def sample_pose(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """A random posture of a named kind: joint angles (j,), torso rotation and torso height.
 
     Trunk, neck and tail angles are drawn first; the limbs are then solved so that
     the paws meant to bear weight stand on the floor (z = 0) near their rest places.
     """
-    name = pose or str(rng.choice(POSES, p=[0.2, 0.2, 0.15, 0.15, 0.12, 0.1, 0.08]))
     q = np.zeros(len(rodent.low))
     put = lambda names, total: [q.__setitem__(rodent.joint[n], total / len(names)) for n in names]
     normal = rng.normal
@@ -76,7 +75,7 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, pose: str | None = Non
     if name not in ("rear", "groom"):
         pitch -= 0.45 * arch  # share the back's curve between chest and hips
     torso = euler_rotation(0.0, pitch, normal(0, 0.03))
-    rest_rot, rest_pos = rodent.skeleton.forward(np.zeros((1, len(q))))
+    _, rest_pos = rodent.skeleton.forward(np.zeros((1, len(q))))
     rest_paws = {k: rest_pos[0, rodent.body[v[0]]] for k, v in LIMBS.items()}
     rest_height = -min(p[2] for p in rest_paws.values()) + SOLE
     grounded = ["hind_L", "hind_R"] if name in ("rear", "groom") else list(LIMBS)
@@ -115,10 +114,18 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, pose: str | None = Non
     carried = rng.uniform(0, 0.02) if rng.random() < 0.6 else rng.uniform(0.02, 0.05)
     tail = {f"vertebra_C{k}": 0.003 - height + carried * (k - 12) / 18 for k in (12, 18, 24, 30)}
     q = solve_limbs(rodent, q, torso, targets, tail, rng)
-    return name, q, torso, height
+    return q, torso, height
 
 
-def solve_limbs(rodent, q, torso, targets, tail, rng, steps: int = 20) -> np.ndarray:
+def solve_limbs(
+    rodent: Rodent,
+    q: np.ndarray,
+    torso: np.ndarray,
+    targets: dict[str, np.ndarray],
+    tail: dict[str, float],
+    rng: np.random.Generator,
+    steps: int = 20,
+) -> np.ndarray:
     """Damped least squares: limbs to their paw targets, the tail to its heights.
 
     Both are given in the frame of the torso's origin with the floor's z axis.

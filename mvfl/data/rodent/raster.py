@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
-def rasterise(screen: np.ndarray, faces: np.ndarray, width: int, height: int, keep=None):
+def rasterise(
+    screen: np.ndarray,
+    faces: np.ndarray,
+    width: int,
+    height: int,
+    keep: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Nearest surface at each pixel centre.
 
     screen holds (u, v, z) per vertex.  Returns flat arrays over the covered pixels:
@@ -49,6 +57,7 @@ def rasterise(screen: np.ndarray, faces: np.ndarray, width: int, height: int, ke
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals per vertex, weighted by the area of the faces around it."""
     t = vertices[faces]
     n = np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
     out = np.empty_like(vertices)

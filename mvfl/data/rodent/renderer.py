@@ -14,6 +14,8 @@ from mvfl.geometry.cameras import Camera
 
 @dataclass
 class Coat:
+    """Colours in linear light."""
+
     back: tuple
     flank: tuple
     belly: tuple
@@ -78,9 +80,10 @@ class Renderer:
         return share / 9
 
     def fur_noise(self, rest: np.ndarray, along: float, across: float, seed: int) -> np.ndarray:
+        """Noise fixed to the skin, stretched along the body, so that all views show the same hair."""
         return value_noise(rest * np.array([along, across, across]), self.seed * 7 + seed)
 
-    def shade(self, face, bary, view_dir, shell_height) -> np.ndarray:
+    def shade(self, face: np.ndarray, bary: np.ndarray, view_dir: np.ndarray, shell_height: float | None) -> np.ndarray:
         """Linear RGB at the fragments."""
         rod, coat = self.rodent, self.coat
         ids = rod.faces[face]
@@ -146,7 +149,7 @@ class Renderer:
                 lean = np.array([0.0, 0.0, -0.35])
                 vertices = vertices + hair * (self.normals + lean * level)
 
-                def keep(face, bary, level=level):
+                def keep(face: np.ndarray, bary: np.ndarray, level: float = level) -> np.ndarray:
                     ids = rod.faces[face]
                     rest = np.einsum("kj,kjc->kc", bary, rod.rest[ids])
                     fur = np.einsum("kj,kj->k", bary, rod.fur_length[ids])

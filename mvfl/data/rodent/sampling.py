@@ -76,7 +76,8 @@ def make_sample(
     rodent = load_rodent()
     rng = np.random.default_rng(list(seed))
     coat = _choice(rng, COAT_WEIGHTS, coats)
-    pose, q, torso, _ = sample_pose(rodent, rng, _choice(rng, POSE_WEIGHTS, poses))
+    pose = _choice(rng, POSE_WEIGHTS, poses)
+    q, torso, _ = sample_pose(rodent, rng, pose)
     rot, pos = rodent.skeleton.forward(q[None])
     vertices = rodent.skinned(rot[0], pos[0]) @ torso.T
     yaw = rng.uniform(0, 2 * math.pi)

@@ -64,6 +64,9 @@ def _numbers(text: str | None, fallback: str) -> np.ndarray:
 def load_skeleton(path: Path) -> Skeleton:
     """Read the body tree, its hinges (with inherited defaults) and the eyes."""
     root = ElementTree.parse(path).getroot()
+    defaults, torso = root.find("default"), root.find("worldbody/body")
+    if defaults is None or torso is None:
+        raise ValueError(f"{path} is not the rodent's model: no <default> or no <body>.")
     joint_defaults: dict[str, dict[str, str]] = {}
 
     def read_defaults(node: ElementTree.Element, inherited: dict[str, str], name: str) -> None:
@@ -74,12 +77,12 @@ def load_skeleton(path: Path) -> Skeleton:
         for child in node.findall("default"):
             read_defaults(child, own, child.get("class", ""))
 
-    read_defaults(root.find("default"), {}, "")
+    read_defaults(defaults, {}, "")
     skeleton = Skeleton()
 
     def read_body(node: ElementTree.Element, parent: int) -> None:
         index = len(skeleton.body_names)
-        skeleton.body_names.append(node.get("name"))
+        skeleton.body_names.append(node.get("name", ""))
         skeleton.parents.append(parent)
         skeleton.offsets.append(_numbers(node.get("pos"), "0 0 0"))
         ex, ey, ez = _numbers(node.get("euler"), "0 0 0")
@@ -104,5 +107,5 @@ def load_skeleton(path: Path) -> Skeleton:
         for child in node.findall("body"):
             read_body(child, index)
 
-    read_body(root.find("worldbody").find("body"), -1)
+    read_body(torso, -1)
     return skeleton

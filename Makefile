@@ -1,0 +1,36 @@
+# make demo: the whole pipeline on embedded data. make test: all checks. Each sets itself up in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+DEMO := snakemake --profile profiles/local --configfile configs/demo.yaml
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup demo test lint clean-demo
+help:
+	@echo "make setup | demo | test | lint | clean-demo"
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(DEMO) -n --quiet all
+	@echo "+ $(DEMO)"
+	$(DEMO)
+	@mvfl summary results/demo
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+	mypy
+
+test: lint
+	pytest
+
+clean-demo:
+	rm -rf results/demo

@@ -1,0 +1,130 @@
+"""The A-D decision: measurements in, case and reasons out. A pure function."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mvfl.config.schema import Case, Thresholds
+
+MEANING: dict[Case, str] = {
+    "A": "converged: generate synthetic views and fine-tune GS-LRM",
+    "B": "slow: the shape appears but the views are not good enough yet; train with facelift prompts",
+    "C": "failed: the views are wrong or repeat the input; train with realistic prompts",
+    "D": "partial: some slots are good, others are not; train with a curriculum",
+}
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the verdict is based on; the reference slot is never among it.
+
+    Attributes:
+        slot_accuracy: share of predictions nearest to their own slot's picture.
+        copy_score: mean likeness to the input beyond the truth's own.
+        iou: mean mask IoU.
+        skill: mean over metrics of (model - best baseline) / (perfect - best baseline).
+        slots: per relative slot (1, 2, ...): slot accuracy, IoU, skill.
+        loss_state: from the loss trend.
+    """
+
+    slot_accuracy: float
+    copy_score: float
+    iou: float
+    skill: float
+    slots: dict[str, dict[str, float]]
+    loss_state: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A case with its reasons.
+
+    Attributes:
+        case: A, B, C or D.
+        meaning: what it means and what comes next.
+        reasons: sentences.
+        good_slots: slots that pass.
+        view_consistency, gt_similarity: scores 1-5.
+    """
+
+    case: Case
+    meaning: str
+    reasons: list[str]
+    good_slots: list[str]
+    view_consistency: int
+    gt_similarity: int
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary."""
+        return asdict(self)
+
+
+def _score(value: float, steps: tuple[float, float, float, float]) -> int:
+    return 1 + sum(value >= s for s in steps)
+
+
+def decide(m: Measurements, t: Thresholds) -> Decision:
+    """Choose the case.
+
+    C when views stand in the wrong slots, repeat the input or are worse than pictures that need no model; A when every
+    slot passes; D when some slots pass and some do not; B otherwise.
+    """
+    good = [
+        name
+        for name, s in m.slots.items()
+        if s["slot_accuracy"] >= t.min_slot_accuracy and s["iou"] >= t.min_iou and s["skill"] >= t.min_skill
+    ]
+    share = len(good) / max(1, len(m.slots))
+    failures = []
+    if m.loss_state == "broken":
+        failures.append("The training loss became NaN.")
+    if m.slot_accuracy <= t.failed_slot_accuracy:
+        failures.append(
+            f"Only {m.slot_accuracy:.0%} of the views show the direction of their slot (chance "
+            f"{1 / (len(m.slots) + 1):.0%}, limit {t.failed_slot_accuracy:.0%})."
+        )
+    if m.copy_score > t.max_copy_score:
+        failures.append(
+            f"The views resemble the input more than the real views do (copy score {m.copy_score:.2f}, limit "
+            f"{t.max_copy_score:.2f})."
+        )
+    if m.skill <= t.failed_skill:
+        failures.append(f"The views are worse than trivial pictures (skill {m.skill:.2f}, limit {t.failed_skill:.2f}).")
+    case: Case
+    if failures:
+        case, reasons = "C", failures
+    elif share >= t.min_good_slots:
+        case = "A"
+        reasons = [
+            f"All {len(good)} generated views are good: {m.slot_accuracy:.0%} show the right direction, silhouettes overlap "
+            f"the recorded ones by {m.iou:.0%} on average, and they are {m.skill:.0%} of the way from the best trivial picture "
+            "to a perfect one."
+        ]
+    elif good:
+        case = "D"
+        bad = [name for name in m.slots if name not in good]
+        reasons = [f"Good: slots {', '.join(good)}. Not good enough: slots {', '.join(bad)}."]
+        reasons += [
+            f"Slot {name}: direction right in {m.slots[name]['slot_accuracy']:.0%}, overlap {m.slots[name]['iou']:.0%}, skill "
+            f"{m.slots[name]['skill']:.2f}."
+            for name in bad
+        ]
+    else:
+        case = "B"
+        reasons = [
+            f"The views show the right directions ({m.slot_accuracy:.0%}) but none is good enough yet: overlap {m.iou:.0%} "
+            f"(needed {t.min_iou:.0%}), skill {m.skill:.2f} (needed {t.min_skill:.2f})."
+        ]
+    reasons.append({"falling": "The loss still falls.", "plateau": "The loss has levelled off.", "rising": "The loss rises.",
+                    "broken": "The loss is not a number."}[m.loss_state])  # fmt: skip
+    return Decision(
+        case,
+        MEANING[case],
+        reasons,
+        good,
+        _score(m.slot_accuracy, (0.4, 0.6, 0.8, 0.95)),
+        _score(m.iou, (0.4, 0.55, 0.65, 0.8)),
+        t.model_dump(),
+    )

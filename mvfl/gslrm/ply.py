@@ -1,0 +1,62 @@
+"""PLY files of Gaussians, in the layout that 3DGS viewers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement
+
+from mvfl.gslrm.gaussians import Gaussians
+
+REST = 45  # always written: coefficients of degree 1 to 3
+NAMES = [
+    "x", "y", "z", "red", "green", "blue", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(REST)),
+    "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4)),
+]  # fmt: skip
+
+
+def save_ply(gaussians: Gaussians, path: Path) -> None:
+    """Write binary little endian: logits, log-scales, unnormalised quaternions, degree-0 colour also as bytes.
+
+    f_rest is channel-major for the degree present, zeros appended at the end.
+    """
+    g = gaussians.detached()
+    count = len(g)
+    table = np.zeros(count, dtype=[(n, "u1" if n in ("red", "green", "blue") else "<f4") for n in NAMES])
+    dc = g.sh[:, 0].numpy()
+    rest = g.sh[:, 1:].transpose(1, 2).reshape(count, -1).numpy()
+    rgb = np.trunc(np.clip(255 * (0.2820948 * dc + 0.5), 0, 255)).astype(np.uint8)
+    for i, axis in enumerate("xyz"):
+        table[axis] = g.xyz[:, i].numpy()
+    for i, name in enumerate(("red", "green", "blue")):
+        table[name] = rgb[:, i]
+        table[f"f_dc_{i}"] = dc[:, i]
+    for i in range(rest.shape[1]):
+        table[f"f_rest_{i}"] = rest[:, i]
+    table["opacity"] = g.opacity_logits[:, 0].numpy()
+    for i in range(3):
+        table[f"scale_{i}"] = g.log_scales[:, i].numpy()
+    for i in range(4):
+        table[f"rot_{i}"] = g.rotations[:, i].numpy()
+    PlyData([PlyElement.describe(table, "vertex")], byte_order="<").write(str(path))
+
+
+def load_ply(path: Path, sh_degree: int = 0) -> Gaussians:
+    """Read a file that `save_ply` wrote."""
+    v = PlyData.read(str(path))["vertex"]
+    column = lambda *names: torch.from_numpy(np.stack([v[n] for n in names], 1).astype(np.float32))  # noqa: E731
+    size = (sh_degree + 1) ** 2
+    dc = column("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
+    rest = torch.zeros(len(dc), 0, 3)
+    if size > 1:
+        flat = column(*(f"f_rest_{i}" for i in range(3 * (size - 1))))
+        rest = flat.unflatten(1, (3, size - 1)).transpose(1, 2)
+    return Gaussians(
+        column("x", "y", "z"),
+        torch.cat([dc, rest], 1),
+        column("scale_0", "scale_1", "scale_2"),
+        column("rot_0", "rot_1", "rot_2", "rot_3"),
+        column("opacity"),
+    )

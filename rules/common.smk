@@ -1,0 +1,159 @@
+# Names of files and the settings that rules pass to stages.
+import json
+
+from snakemake.exceptions import WorkflowError
+
+from mvfl.config.load import parse_config
+from mvfl.routing import evaluation_step, follow, segment_ends
+from mvfl.runtime.files import InputError, digest
+
+try:
+    CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = str(CONFIG.results)
+
+
+def any_of(names):
+    return "|".join(sorted(names))
+
+
+wildcard_constraints:
+    experiment=any_of(CONFIG.experiments),
+    dataset=any_of(CONFIG.datasets),
+    base=any_of(CONFIG.bases),
+    step=r"\d+",
+    style=r"[a-z_]+",
+    latents=r"[\w.-]+",
+
+
+def experiment_of(name):
+    return CONFIG.experiments[name]
+
+
+def settings(model, **more):
+    """Typed settings as one line of JSON: what was validated is what runs, and a change reruns the rule."""
+    return json.dumps({**model.model_dump(mode="json"), **more}, sort_keys=True)
+
+
+def manifest_of(dataset):
+    return f"{RESULTS}/data/{dataset}/manifest.json"
+
+
+def base_of(base):
+    return f"{RESULTS}/base/{base}/base.json"
+
+
+def prompts_of(name, step=None):
+    e = experiment_of(name)
+    style = e.prompt_style_at(int(step)) if step else e.prompt_style
+    folder = f"{RESULTS}/prompts/{e.base}/{style}"
+    return {"embeds": f"{folder}/clr_embeds.pt", "metadata": f"{folder}/metadata.json"}
+
+
+def latents_name(name):
+    """Experiments that share data, base and augmentation share one cache."""
+    e = experiment_of(name)
+    mark = digest([e.augmentation.model_dump(mode="json"), e.training.seed])[:8]
+    return f"{e.dataset}-{e.base}-{mark}"
+
+
+LATENTS = {latents_name(name): name for name in CONFIG.experiments}
+
+
+def checkpoint_of(name, step=None):
+    step = step or evaluation_step(CONFIG, name)
+    return f"{RESULTS}/experiments/{name}/mvdiffusion/checkpoint-{step}/provenance.json"
+
+
+def decision_of(name):
+    return f"{RESULTS}/experiments/{name}/evaluation/step-{evaluation_step(CONFIG, name)}/decision.json"
+
+
+def synthetic_of(name):
+    return f"{RESULTS}/experiments/{name}/synthetic/manifest.json"
+
+
+def gslrm_of(name):
+    folder = f"{RESULTS}/experiments/{name}/gslrm"
+    return {
+        "weights": f"{folder}/gslrm.safetensors",
+        "metrics": f"{folder}/metrics.json",
+        "ply": f"{folder}/gaussians.ply",
+        "turntable": f"{folder}/turntable.gif",
+        "strip": f"{folder}/turntable.png",
+        "renders": f"{folder}/renders.png",
+    }
+
+
+def report_of(name):
+    return f"{RESULTS}/experiments/{name}/report/index.html"
+
+
+def state_of(name, stage):
+    """Training state: never a declared output, so that Snakemake never deletes it."""
+    return f"{RESULTS}/state/{name}/{stage}"
+
+
+def decided_case(name):
+    """The recorded decision; raises inside Snakemake until the checkpoint rule has run."""
+    step = evaluation_step(CONFIG, name)
+    output = checkpoints.evaluate_checkpoint.get(experiment=name, step=step).output
+    return json.loads(Path(output.decision).read_text())["case"]
+
+
+def decided_files(_wildcards):
+    route = follow(CONFIG, decided_case)
+    files = [report_of(name) for name, _ in route.visited] + [f"{RESULTS}/journal.csv"]
+    if route.converged:
+        files += gslrm_of(route.converged).values()
+    else:
+        files.append(f"{RESULTS}/exhausted")
+    return files
+
+
+def visited_decisions(_wildcards):
+    return [decision_of(name) for name, _ in follow(CONFIG, decided_case).visited]
+
+
+def case_files(case):
+    """All files of a case, without asking for a decision."""
+    name = (
+        CONFIG.experiment if case == "A" else CONFIG.cases.get(case, CONFIG.experiment)
+    )
+    return [
+        decision_of(CONFIG.experiment),
+        decision_of(name),
+        *gslrm_of(name).values(),
+        report_of(name),
+    ]
+
+
+def scratch_data(w):
+    base = CONFIG.bases[w.base]
+    return [manifest_of(base.dataset)] if base.kind == "scratch" else []
+
+
+def segment_start(w):
+    """The exported checkpoint that the segment up to `step` continues from."""
+    before = [s for s in segment_ends(CONFIG, w.experiment) if s < int(w.step)]
+    return [checkpoint_of(w.experiment, before[-1])] if before else []
+
+
+def launch_options(gpus):
+    """Options of `accelerate launch`: one process per GPU, or one on the CPU."""
+    count = max(1, int(gpus))
+    many = " --multi_gpu --main_process_port 0" if count > 1 else ""
+    cpu = "" if int(gpus) else " --cpu"
+    # Precision and compilation are the experiment's settings, not the launcher's.
+    return f"--num_machines 1 --num_processes {count} --mixed_precision no --dynamo_backend no{many}{cpu}"
+
+
+def converged_gslrm(w):
+    """The 3D result belongs on the page only where the verdict was A."""
+    return (
+        list(gslrm_of(w.experiment).values())
+        if decided_case(w.experiment) == "A"
+        else []
+    )

@@ -1,0 +1,36 @@
+# GS-LRM on the generated views: the 3D model.
+
+
+rule finetune_gslrm:
+    input:
+        base=lambda w: base_of(experiment_of(w.experiment).base),
+        real=lambda w: manifest_of(experiment_of(w.experiment).dataset),
+        synthetic=f"{RESULTS}/experiments/{{experiment}}/synthetic/manifest.json",
+    output:
+        **{
+            k: v.replace("EXPERIMENT", "{experiment}")
+            for k, v in gslrm_of("EXPERIMENT").items()
+        },
+    log:
+        f"{RESULTS}/logs/finetune_gslrm/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/finetune_gslrm/{{experiment}}.tsv"
+    conda:
+        "../envs/cuda.yaml"
+    threads: 8
+    resources:
+        mem_mb=32000,
+        runtime=1440,
+        gpu=0,
+    params:
+        settings=lambda w: settings(experiment_of(w.experiment).gslrm),
+        wandb=settings(CONFIG.wandb),
+        run=lambda w: f"gslrm_{experiment_of(w.experiment).wandb_run}",
+        state=lambda w: state_of(w.experiment, "gslrm"),
+        out=f"{RESULTS}/experiments/{{experiment}}/gslrm",
+    message:
+        "Fine-tuning GS-LRM on the views of {wildcards.experiment}; state and log are in {params.state}."
+    shell:
+        "mvfl gslrm --settings {params.settings:q} --wandb {params.wandb:q} --run {params.run} --base {input.base:q}"
+        " --real {input.real:q} --synthetic {input.synthetic:q} --state {params.state:q} --out {params.out:q}"
+        " --minutes {resources.runtime} --threads {threads} --log {log:q}"
