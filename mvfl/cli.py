@@ -27,6 +27,7 @@ Log = Annotated[Path | None, typer.Option("--log", help="append progress lines t
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
 Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
 Settings = Annotated[str, typer.Option(help="settings as JSON, or @FILE")]
+File = Annotated[Path, typer.Option()]
 Out = Annotated[Path, typer.Option(help="where the result goes")]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -110,7 +111,7 @@ def prompts(
 
 
 @app.command()
-def latents(settings: Settings, manifest: Path, base: Path, out: Out, threads: Threads = 2, log: Log = None) -> None:
+def latents(settings: Settings, manifest: File, base: File, out: Out, threads: Threads = 2, log: Log = None) -> None:
     """Encode all pictures of a data set into the latent cache."""
     _begin(log, threads)
     from mvfl.base.record import read_record
@@ -129,8 +130,8 @@ def latents(settings: Settings, manifest: Path, base: Path, out: Out, threads: T
 def train(
     settings: Settings,
     until_step: Annotated[int, typer.Option(min=1)],
-    manifest: Path,
-    base: Path,
+    manifest: File,
+    base: File,
     latents: Annotated[Path, typer.Option(help="index.json of the latent cache")],
     prompts: Annotated[Path, typer.Option(help="clr_embeds.pt")],
     state: Annotated[Path, typer.Option(help="folder of the training state; kept between runs")],
@@ -145,7 +146,7 @@ def train(
     from mvfl.mvdiffusion.training import TrainingPaths, train_segment
     from mvfl.mvdiffusion.validation import Validation
 
-    experiment = _parse(schema.Experiment, settings)
+    experiment = _parse(schema.TrainingRun, settings)
     paths = TrainingPaths(base, latents.parent, prompts, state, out)
     validation = Validation(manifest, experiment, prompts, state / "validation")
     train_segment(experiment, until_step, paths, _parse(schema.Wandb, wandb), minutes, validation)
@@ -156,8 +157,8 @@ def evaluate(
     name: Annotated[str, typer.Option()],
     settings: Settings,
     step: Annotated[int, typer.Option()],
-    manifest: Path,
-    base: Path,
+    manifest: File,
+    base: File,
     checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
     prompts: Annotated[Path, typer.Option()],
     train_log: Annotated[Path, typer.Option(help="log.jsonl")],
@@ -173,7 +174,7 @@ def evaluate(
 
     paths = EvaluationPaths(manifest, base, checkpoint.parent, prompts, train_log, out)
     parsed = _parse(schema.Evaluation, evaluation)
-    evaluate_checkpoint(name, _parse(schema.Experiment, settings), step, parsed, override, paths)  # type: ignore[arg-type]
+    evaluate_checkpoint(name, _parse(schema.Drawing, settings), step, parsed, override, paths)  # type: ignore[arg-type]
     decision = read_json(out / "decision.json", "run again")
     say(f"Case {decision['case']}: {' '.join(decision['computed']['reasons'])}")
 
@@ -181,8 +182,8 @@ def evaluate(
 @app.command()
 def synthetic(
     settings: Settings,
-    manifest: Path,
-    base: Path,
+    manifest: File,
+    base: File,
     checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
     prompts: Annotated[Path, typer.Option()],
     out: Out,
@@ -194,13 +195,13 @@ def synthetic(
     from mvfl.synthetic import SyntheticPaths, generate_synthetic
 
     paths = SyntheticPaths(manifest, base, checkpoint.parent, prompts, out)
-    generate_synthetic(_parse(schema.Experiment, settings), paths)
+    generate_synthetic(_parse(schema.Generation, settings), paths)
 
 
 @app.command()
 def gslrm(
     settings: Settings,
-    base: Path,
+    base: File,
     real: Annotated[Path, typer.Option(help="manifest of the recorded data")],
     synthetic: Annotated[Path, typer.Option(help="manifest of the generated views")],
     state: Annotated[Path, typer.Option()],
@@ -223,7 +224,7 @@ def gslrm(
 def report(
     name: Annotated[str, typer.Option()],
     settings: Settings,
-    decision: Path,
+    decision: File,
     out: Out,
     gslrm: Annotated[Path | None, typer.Option(help="folder of the GS-LRM result")] = None,
     log: Log = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mvfl.config.schema import Experiment
+from mvfl.config.schema import Generation
 from mvfl.data.samples import Manifest, composite, read_manifest, write_manifest
 from mvfl.evaluation.pictures import to_pil
 from mvfl.evaluation.scoring import draw_views
@@ -48,7 +48,7 @@ def source_of(name: str) -> tuple[str, int]:
     return sample, int(reference)
 
 
-def planned_pairs(manifest: Manifest, experiment: Experiment) -> dict[str, list[tuple[str, int]]]:
+def planned_pairs(manifest: Manifest, experiment: Generation) -> dict[str, list[tuple[str, int]]]:
     """(sample, reference) pairs per split; all outputs of a frame stay on the frame's side of the split.
 
     Raises:
@@ -63,7 +63,7 @@ def planned_pairs(manifest: Manifest, experiment: Experiment) -> dict[str, list[
     return {split: [(n, r) for n in names for r in references] for split, names in cut.items()}
 
 
-def generate_synthetic(experiment: Experiment, paths: SyntheticPaths) -> Manifest:
+def generate_synthetic(experiment: Generation, paths: SyntheticPaths) -> Manifest:
     """Draw all planned pairs and write them as sample folders whose view index means the same camera as in the data.
 
     Args:

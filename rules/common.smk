@@ -4,6 +4,7 @@ import json
 from snakemake.exceptions import WorkflowError
 
 from mvfl.config.load import parse_config
+from mvfl.config.schema import Drawing, Generation, TrainingRun
 from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError, digest
 
@@ -32,9 +33,13 @@ def experiment_of(name):
     return CONFIG.experiments[name]
 
 
-def settings(model, **more):
-    """Typed settings as one line of JSON: what was validated is what runs, and a change reruns the rule."""
-    return json.dumps({**model.model_dump(mode="json"), **more}, sort_keys=True)
+def settings(model, kind=None, **more):
+    """Typed settings as one line of JSON: what was validated is what runs.
+
+    Only the fields that the stage's own type `kind` has are passed, so a change reruns what reads it.
+    """
+    fields = set(kind.model_fields) if kind else None
+    return json.dumps({**model.model_dump(mode="json", include=fields), **more}, sort_keys=True)
 
 
 def manifest_of(dataset):

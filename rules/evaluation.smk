@@ -25,7 +25,7 @@ checkpoint evaluate_checkpoint:
         runtime=240,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment)),
+        settings=lambda w: settings(experiment_of(w.experiment), Drawing),
         evaluation=settings(CONFIG.evaluation),
         override=lambda w: (
             f"--override {CONFIG.decisions[w.experiment]}"

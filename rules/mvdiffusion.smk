@@ -54,7 +54,7 @@ rule train_mvdiffusion:
         runtime=1440,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment)),
+        settings=lambda w: settings(experiment_of(w.experiment), TrainingRun),
         wandb=settings(CONFIG.wandb),
         manifest=lambda w: manifest_of(experiment_of(w.experiment).dataset),
         state=lambda w: state_of(w.experiment, "mvdiffusion"),

@@ -23,7 +23,7 @@ rule generate_synthetic:
         runtime=720,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment)),
+        settings=lambda w: settings(experiment_of(w.experiment), Generation),
         out=f"{RESULTS}/experiments/{{experiment}}/synthetic",
     message:
         "Drawing six views per sample with {wildcards.experiment}."

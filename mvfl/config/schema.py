@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -146,6 +146,8 @@ class Training(Strict):
     save_minutes: PositiveFloat = Field(2.0, description="minutes after which the state is saved in any case")
     validate_every: PositiveInt = Field(100, description="steps between validation grids")
     validation_samples: PositiveInt = 2
+    validation_denoising_steps: PositiveInt = 20
+    validation_guidance: float = Field(3.0, ge=0)
     log_every: PositiveInt = 10
     seed: int = 42
 
@@ -227,28 +229,38 @@ class GslrmFinetuning(Strict):
     seed: int = 0
 
 
-class Experiment(Strict):
-    """One named experiment: data, prompts, training, generation, GS-LRM."""
+class ViewChoice(Strict):
+    """Which camera takes the input and how the slots are told theirs."""
 
-    description: str = ""
-    base: str
-    dataset: str
-    prompt_style: PromptStyle = "mouse_elevated"
     reference: Annotated[int, Field(ge=0)] | Literal["random"] = Field(
         "random", description="view index of the input picture, or random (the 6x augmentation)"
     )
     view_conditioning: ViewConditioning = "relative_pose"
+
+
+class Drawing(ViewChoice):
+    """What the stage `evaluate` reads of an experiment."""
+
+    sampling: Sampling = Sampling()
+
+
+class Generation(Drawing):
+    """What the stage `synthetic` reads of an experiment."""
+
+    synthetic: Synthetic = Synthetic()
+
+
+class TrainingRun(ViewChoice):
+    """What the stage `train` reads of an experiment; a change anywhere else never retrains."""
+
+    prompt_style: PromptStyle = "mouse_elevated"
     curriculum: list[CurriculumPhase] = Field([], description="earlier phases with other prompts")
-    evaluation_step: PositiveInt | None = Field(None, description="default: evaluation.step")
-    wandb_run: str = Field(description="name of the W&B run")
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
-    sampling: Sampling = Sampling()
-    synthetic: Synthetic = Synthetic()
-    gslrm: GslrmFinetuning = GslrmFinetuning()
+    wandb_run: str = Field(description="name of the W&B run")
 
     @model_validator(mode="after")
-    def _well_posed(self) -> Experiment:
+    def _well_posed(self) -> Self:
         if self.reference == "random" and self.view_conditioning == "prompt":
             raise ValueError(
                 "view_conditioning 'prompt' with reference 'random' is ill-posed: nothing tells the model which camera "
@@ -266,6 +278,16 @@ class Experiment(Strict):
             if step <= phase.until_step:
                 return phase.prompt_style
         return self.prompt_style
+
+
+class Experiment(TrainingRun, Generation):
+    """One named experiment: data, prompts, training, generation, GS-LRM."""
+
+    description: str = ""
+    base: str
+    dataset: str
+    evaluation_step: PositiveInt | None = Field(None, description="default: evaluation.step")
+    gslrm: GslrmFinetuning = GslrmFinetuning()
 
 
 # ------------------------------------------------------------------------------------------- evaluation

@@ -86,7 +86,7 @@ def draw_views(
     seeds: Sequence[tuple[int, ...]],
     manifest: Manifest,
     conditioning: ViewConditioning,
-    prompts: Float[Tensor, "view token width"],
+    prompts: Float[Tensor, "view token channel"],
     sampling: Sampling,
     title: str = "views",
 ) -> Float[Tensor, "pair slot 3 height width"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.base.record import read_record
-from mvfl.config.schema import Case, Evaluation, Experiment
+from mvfl.config.schema import Case, Drawing, Evaluation
 from mvfl.data.samples import Manifest, read_manifest
 from mvfl.evaluation.decision import MEANING, Measurements, decide
 from mvfl.evaluation.pictures import save_grid, save_loss_curve
@@ -73,7 +73,7 @@ def load_finetuned(base: Path, checkpoint: Path, rig_hash: str) -> MultiViewPipe
     return pipeline.to(device())
 
 
-def evaluation_pairs(manifest: Manifest, experiment: Experiment, settings: Evaluation) -> list[tuple[str, int]]:
+def evaluation_pairs(manifest: Manifest, experiment: Drawing, settings: Evaluation) -> list[tuple[str, int]]:
     """(sample, reference view) pairs to score."""
     names = manifest.val[: settings.samples]
     if experiment.reference != "random":
@@ -157,7 +157,7 @@ def measure(
 
 def evaluate_checkpoint(
     experiment_name: str,
-    experiment: Experiment,
+    experiment: Drawing,
     step: int,
     settings: Evaluation,
     override: Case | None,

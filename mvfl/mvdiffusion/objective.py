@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     target_moments: Float[Tensor, "n moment h w"]
     reference_latents: Float[Tensor, "object c h w"]
     embeds: Float[Tensor, "object e"]
-    prompts: Float[Tensor, "view token width"]
+    prompts: Float[Tensor, "view token channel"]
     poses: Float[Tensor, "n feature"] | None
 
 

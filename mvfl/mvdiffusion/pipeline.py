@@ -116,7 +116,7 @@ class MultiViewPipeline(DiffusionPipeline):
     def __call__(
         self,
         image: Image.Image | Float[Tensor, "n 3 height width"],
-        prompt_embeds: Float[Tensor, "view token width"],
+        prompt_embeds: Float[Tensor, "slot token channel"],
         slot_poses: Float[Tensor, "n feature"] | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 3.0,
@@ -131,7 +131,7 @@ class MultiViewPipeline(DiffusionPipeline):
 
         Args:
             image: one RGB picture, or a batch in 0..1 [objects x views, 3, H, W] with the reference repeated per view.
-            prompt_embeds: one embedding per slot.
+            prompt_embeds: one embedding per slot, shared by all objects, or one per object and slot.
             slot_poses: relative poses per object and slot, for a UNet trained with `relative_pose`.
             num_inference_steps: denoising steps.
             guidance_scale: guidance is active unless it is exactly 1.
@@ -162,7 +162,9 @@ class MultiViewPipeline(DiffusionPipeline):
             embeds.to(device), noise, noise_level, self.image_normalizer.to(device), self.image_noising_scheduler
         )
         references = self.encode_latents(image[::views]).repeat_interleave(views, 0).to(device)
-        prompts = prompt_embeds.to(device=device, dtype=dtype).repeat(objects, 1, 1)
+        if len(prompt_embeds) not in (views, len(image)):
+            raise ValueError(f"{len(prompt_embeds)} prompt embeddings for {views} slots and {objects} objects.")
+        prompts = prompt_embeds.to(device=device, dtype=dtype).repeat(len(image) // len(prompt_embeds), 1, 1)
         if guided:
             labels = torch.cat([torch.zeros_like(labels), labels])
             references = torch.cat([torch.zeros_like(references), references])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mvfl import __version__
 from mvfl.base.record import read_record
-from mvfl.config.schema import Experiment, Training, Wandb
+from mvfl.config.schema import Training, TrainingRun, Wandb
 from mvfl.data.latents import LatentCache, open_cache
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.conditioning import SlotTable, slot_table
@@ -34,15 +34,10 @@ from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
 
 # Settings that do not change what a training state means.
-HARMLESS = (
-    "steps",
-    "checkpoint_every",
-    "keep_states",
-    "save_minutes",
-    "validate_every",
-    "validation_samples",
-    "log_every",
-)
+HARMLESS = {
+    "steps", "checkpoint_every", "keep_states", "save_minutes", "validate_every", "validation_samples",
+    "validation_denoising_steps", "validation_guidance", "log_every",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class TrainingPaths:
     out: Path
 
 
-def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view token width"]:
+def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view token channel"]:
     """Read `clr_embeds.pt` and check that it fits the UNet.
 
     Raises:
@@ -85,7 +80,7 @@ def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view 
     return embeds.float()
 
 
-def fingerprint(experiment: Experiment, data_hash: str, base_hash: str) -> str:
+def fingerprint(experiment: TrainingRun, data_hash: str, base_hash: str) -> str:
     """Digest of everything that makes a training state usable for an experiment."""
     training = {k: v for k, v in experiment.training.model_dump().items() if k not in HARMLESS}
     rest = experiment.model_dump(include={"prompt_style", "reference", "view_conditioning", "curriculum", "augmentation"})
@@ -116,7 +111,7 @@ def make_batch(
 
 
 def train_segment(
-    experiment: Experiment,
+    experiment: TrainingRun,
     until_step: int,
     paths: TrainingPaths,
     wandb: Wandb,
@@ -262,7 +257,7 @@ def _validate(
         unet.train()
 
 
-def _export(unet: UNet2DConditionModel, ema: EMAModel, experiment: Experiment, step: int, paths: TrainingPaths, rig: Rig) -> None:
+def _export(unet: UNet2DConditionModel, ema: EMAModel, experiment: TrainingRun, step: int, paths: TrainingPaths, rig: Rig) -> None:
     """Write the EMA weights: the one artefact that evaluation and generation both use."""
     ema.store(unet.parameters())
     ema.copy_to(unet.parameters())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvfl.config.schema import Experiment
+from mvfl.config.schema import Sampling, TrainingRun
 from mvfl.data.samples import read_manifest
 from mvfl.evaluation.pictures import save_grid
 from mvfl.evaluation.scoring import draw_views, load_truth, score_views, slot_assignment
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.training import load_prompts
-
-MAX_STEPS = 20  # denoising steps, as in the published validation
 
 
 class Validation:
@@ -24,7 +22,7 @@ class Validation:
         folder: gets `step-<step>.png`.
     """
 
-    def __init__(self, manifest: Path, experiment: Experiment, prompts: Path, folder: Path) -> None:
+    def __init__(self, manifest: Path, experiment: TrainingRun, prompts: Path, folder: Path) -> None:
         self.experiment, self.prompts, self.folder = experiment, prompts, folder
         self.manifest = read_manifest(manifest)
         names = self.manifest.val[: experiment.training.validation_samples]
@@ -40,7 +38,8 @@ class Validation:
             step: optimiser step, for names.
         """
         e, truth = self.experiment, self.truth
-        sampling = e.sampling.model_copy(update={"steps": min(e.sampling.steps, MAX_STEPS)})
+        t = e.training
+        sampling = Sampling(steps=t.validation_denoising_steps, guidance=t.validation_guidance, eta=0)
         seeds = [(e.training.seed, 0x7A1, i) for i in range(len(truth.names))]
         images = draw_views(
             pipeline, truth.inputs, truth.references, seeds, self.manifest, e.view_conditioning,

@@ -1,0 +1,104 @@
+"""The configuration: typed, every unknown key an error with file, key and nearest valid one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mvfl.config.load import load_config
+from mvfl.routing import evaluation_step, follow, segment_ends
+from mvfl.runtime.files import InputError
+
+ROOT = Path(__file__).parents[2]
+MAIN, DEMO = ROOT / "workflow_config.yaml", ROOT / "configs" / "demo.yaml"
+
+
+def overlay(tmp_path: Path, content: dict) -> list[Path]:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return [MAIN, path]
+
+
+def test_the_guides_values_stand_in_the_main_configuration() -> None:
+    config = load_config([MAIN])
+    first = config.experiments["mouse_6x_aug"]
+    assert config.experiment == "mouse_6x_aug"
+    assert (first.prompt_style, first.reference, first.training.steps) == ("mouse_elevated", "random", 20000)
+    assert (first.training.checkpoint_every, first.training.validate_every) == (500, 100)
+    assert (config.wandb.project, first.wandb_run) == ("mouse_facelift", "mvdiff_mouse_6x_aug")
+    assert config.experiments["facelift_prompt"].wandb_run == "mvdiff_facelift_prompt"
+    curriculum = config.experiments["curriculum"]
+    assert [curriculum.prompt_style_at(s) for s in (1, 5000, 5001)] == ["facelift", "facelift", "mouse_elevated"]
+    assert config.evaluation.step == 2000
+    assert config.cases == {"B": "facelift_prompt", "C": "realistic_prompt", "D": "curriculum"}
+
+
+@pytest.mark.parametrize("name", ["demo", "ci"])
+def test_overlays_are_valid(name: str) -> None:
+    load_config([MAIN, ROOT / "configs" / f"{name}.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"experiments": {"mouse_6x_aug": {"training": {"lerning_rate": 1}}}}, "unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+        ({"defaults": {"prompt_stile": "facelift"}}, "unknown key 'prompt_stile'; did you mean 'prompt_style'"),
+        ({"experimant": "mouse_6x_aug"}, "unknown key 'experimant'; did you mean 'experiment'"),
+        ({"experiment": "mouse_6x_au"}, "'mouse_6x_au' is not defined; did you mean 'mouse_6x_aug'"),
+        ({"datasets": {"rodent": {"path": "x"}}}, "unknown key 'path'"),
+        ({"cases": {"B": "nothing_like_it"}}, "cases.B: 'nothing_like_it' is not defined"),
+        ({"experiments": {"mouse_6x_aug": {"view_conditioning": "prompt"}}}, "ill-posed"),
+        ({"evaluation": {"step": 30000}}, "beyond training.steps"),
+        ({"experiments": {"curriculum": {"curriculum": [{"until_step": 90000, "prompt_style": "simple"}]}}}, "until_step must rise"),
+        ({"defaults": {"gslrm": {"losses": {"perceptual": 0.5}}}}, "needs vgg_path"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_file_and_the_remedy(tmp_path: Path, content: dict, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(overlay(tmp_path, content))
+    assert expected in str(caught.value)
+
+
+def test_the_error_names_the_overlay_that_holds_the_key(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml: experiments\.mouse_6x_aug\.training"):
+        load_config(overlay(tmp_path, {"experiments": {"mouse_6x_aug": {"training": {"stepps": 1}}}}))
+
+
+def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:
+    content = {"experiments": {"mouse_6x_aug": {"a": 1}, "curriculum": {"b": 2}}}
+    with pytest.raises(InputError) as caught:
+        load_config(overlay(tmp_path, content))
+    assert "mouse_6x_aug" in str(caught.value) and "curriculum" in str(caught.value)
+
+
+def test_training_is_cut_where_it_matters() -> None:
+    config = load_config([MAIN])
+    assert segment_ends(config, "mouse_6x_aug") == [2000, 20000]
+    assert segment_ends(config, "curriculum") == [5000, 7000, 20000]
+    assert evaluation_step(config, "curriculum") == 7000
+
+
+@pytest.mark.parametrize(
+    ("cases", "visited", "converged"),
+    [
+        ({"mouse_6x_aug": "A"}, ["mouse_6x_aug"], "mouse_6x_aug"),
+        ({"mouse_6x_aug": "B", "facelift_prompt": "A"}, ["mouse_6x_aug", "facelift_prompt"], "facelift_prompt"),
+        (
+            {"mouse_6x_aug": "C", "realistic_prompt": "D", "curriculum": "A"},
+            ["mouse_6x_aug", "realistic_prompt", "curriculum"],
+            "curriculum",
+        ),
+        ({"mouse_6x_aug": "C", "realistic_prompt": "C"}, ["mouse_6x_aug", "realistic_prompt"], None),
+        (
+            {"mouse_6x_aug": "B", "facelift_prompt": "D", "curriculum": "B"},
+            ["mouse_6x_aug", "facelift_prompt", "curriculum"],
+            None,
+        ),
+    ],
+)
+def test_decisions_are_followed_and_nothing_is_visited_twice(cases: dict, visited: list, converged: str | None) -> None:
+    route = follow(load_config([MAIN]), cases.__getitem__)
+    assert [name for name, _ in route.visited] == visited
+    assert route.converged == converged
