@@ -19,6 +19,7 @@ install_import_hook(
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mvfl.base.prepare import prepare_base
 from mvfl.config.schema import Augmentation, Experiment, RodentDataset, ScratchBase, Training
@@ -34,11 +35,19 @@ SUBSET = Path(__file__).parent / "data" / "parity"
 
 
 def parity_file(name: str) -> Path:
-    """A file of the original program's data: the subset in the repository, or the full set where it is present."""
-    for root in (SUBSET, PARITY):
+    """A file of the original program's data: the full set where it is present, else the subset in the repository."""
+    for root in (PARITY, SUBSET):
         if (root / name).exists():
             return root / name
     pytest.skip(f"{name} is in the full parity set only; set MVFL_PARITY to its folder")
+
+
+def parity_tensors(name: str, *keys: str) -> dict[str, torch.Tensor]:
+    """Tensors of the original program; skips where the subset lacks some of `keys`."""
+    tensors = load_file(parity_file(name))
+    if missing := [k for k in keys if k not in tensors]:
+        pytest.skip(f"{name} lacks {', '.join(missing)} in the subset; set MVFL_PARITY to the full set")
+    return tensors
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from mvfl.runtime.files import InputError
 
 IGNORED_PREFIX = "loss_calculator."
 MODEL_PREFIX = "model."
+METADATA_KEY = "mvfl"
 
 
 def config_from_state(state: Mapping[str, Tensor], image_size: int, head_width: int) -> GslrmConfig:
@@ -57,7 +58,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             model = {k.removeprefix(MODEL_PREFIX): file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            rest = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k != "format"}
+            rest = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     else:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,5 +92,6 @@ def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
 def save_gslrm(model: Gslrm, path: Path, updates: int, passes: int, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights as safetensors with the published entries (`model.*`, step counters in the metadata)."""
     tensors = {MODEL_PREFIX + k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    metadata = {"param_update_step": updates, "fwdbwd_pass_step": passes, "head_width": model.config.head_width}
-    save_file(tensors, path, {"format": "pt", **{k: json.dumps(v) for k, v in metadata.items()}})
+    rest = {"param_update_step": updates, "fwdbwd_pass_step": passes, "head_width": model.config.head_width}
+    # One entry: safetensors does not keep the order of several, and equal weights should be equal files.
+    save_file(tensors, path, {METADATA_KEY: json.dumps(rest)})

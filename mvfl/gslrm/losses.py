@@ -112,7 +112,7 @@ def gslrm_loss(
     alphas: Float[Tensor, "b v 1 height width"] | None,
     target: Float[Tensor, "b v 3 height width"],
     target_alpha: Float[Tensor, "b v 1 height width"] | None,
-    xyz: Float[Tensor, "b v 3 height width"] | None = None,
+    xyz: Float[Tensor, "b seen 3 height width"] | None = None,
     rays: Rays | None = None,
     mask_pixelalign: bool = True,
     vgg: Vgg19 | None = None,

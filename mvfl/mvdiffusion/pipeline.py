@@ -78,7 +78,7 @@ class MultiViewPipeline(DiffusionPipeline):
             OSError: another component is missing; the message names it.
         """
         root = Path(folder)
-        return cls(
+        pipeline = cls(
             unet=unet if unet is not None else load_unet(root / "unet"),
             vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=torch.float32).eval(),
             image_encoder=CLIPVisionModelWithProjection.from_pretrained(root / "image_encoder", dtype=torch.float32).eval(),
@@ -89,6 +89,9 @@ class MultiViewPipeline(DiffusionPipeline):
             text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", dtype=torch.float32).eval(),
             tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer"),
         )
+        for component in (pipeline.vae, pipeline.image_normalizer):
+            component.register_to_config(_name_or_path="")  # where it was read from must not travel with it
+        return pipeline
 
     @property
     def latent_factor(self) -> int:

@@ -28,6 +28,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        _give_usual_rights(temporary)
         if temporary.is_file():
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
@@ -40,6 +41,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _give_usual_rights(path: Path) -> None:
+    """Some writers make files that only their owner can read; colleagues share these results."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~mask)
 
 
 def _remove(path: Path) -> None:

@@ -7,11 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import parity_file
+from conftest import parity_file, parity_tensors
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image
-from safetensors.torch import load_file
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mvfl.data.latents import clip_pixels
@@ -24,8 +23,8 @@ from mvfl.mvdiffusion.unet import build_unet, load_strictly
 NETWORK_LIMIT = 2e-5
 
 
-def read(name: str) -> dict[str, torch.Tensor]:
-    return load_file(parity_file(name))
+def read(name: str, *keys: str) -> dict[str, torch.Tensor]:
+    return parity_tensors(name, *keys)
 
 
 def settings(name: str) -> dict:
@@ -33,7 +32,7 @@ def settings(name: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def unet():  # noqa: ANN201
+def unet():
     model = build_unet(settings("unet_tiny/config.json")["constructor"])
     load_strictly(model, read("unet_tiny/weights.safetensors"), "unet_tiny")
     return model.eval()
@@ -54,13 +53,13 @@ def test_the_unet_gives_the_original_output_in_each_attention_mode(multiview: bo
 
 
 @torch.no_grad()
-def test_every_module_of_the_unet_gives_the_original_intermediate_output(unet) -> None:  # noqa: ANN001
+def test_every_module_of_the_unet_gives_the_original_intermediate_output(unet) -> None:
     io = read("unet_tiny/io.safetensors")
     wanted = {k.removeprefix("inter."): v for k, v in io.items() if k.startswith("inter.")}
     seen = {}
 
-    def hook(name: str):  # noqa: ANN202
-        def keep(_module, _inputs, output) -> None:  # noqa: ANN001
+    def hook(name: str):
+        def keep(_module, _inputs, output) -> None:
             seen[name] = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
 
         return keep
@@ -130,14 +129,12 @@ def components() -> dict:
 def test_image_embeddings_are_noised_as_published(components: dict, level: int) -> None:
     io = read("diffusion_tiny/embed_noising.safetensors")
     torch.testing.assert_close(components["noising"].alphas_cumprod, io["alphas_cumprod"], atol=1e-7, rtol=0)
-    labels = image_class_labels(
-        io["image_embeds"], io[f"noise.{level}"], level, components["normalizer"], components["noising"]
-    )
+    labels = image_class_labels(io["image_embeds"], io[f"noise.{level}"], level, components["normalizer"], components["noising"])
     torch.testing.assert_close(labels, io[f"class_labels.{level}"], atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("run", ["pipeline_cfg", "pipeline_nocfg"])
-def test_sampling_repeats_the_original_pictures(components: dict, unet, run: str) -> None:  # noqa: ANN001
+def test_sampling_repeats_the_original_pictures(components: dict, unet, run: str) -> None:
     io = read(f"diffusion_tiny/{run}.safetensors")
     options = components["config"]["runs"][run]
     pipeline = MultiViewPipeline(
@@ -155,7 +152,7 @@ def test_sampling_repeats_the_original_pictures(components: dict, unet, run: str
 
 
 @pytest.fixture(scope="module")
-def training_pass(components: dict, unet) -> tuple:  # noqa: ANN001
+def training_pass(components: dict, unet) -> tuple:
     io = read("diffusion_tiny/train_step.safetensors")
     vae, vision, processor = components["vae"], components["vision"], components["config"]["clip_image_processor"]
     scale = vae.config.scaling_factor
@@ -185,7 +182,7 @@ def test_the_training_step_sees_the_original_inputs(training_pass: tuple) -> Non
     torch.testing.assert_close(result.unet_input, io["unet_in"], atol=1e-5, rtol=0)
 
 
-def test_the_training_step_gives_the_original_loss_weights_and_gradients(training_pass: tuple, components: dict, unet) -> None:  # noqa: ANN001
+def test_the_training_step_gives_the_original_loss_weights_and_gradients(training_pass: tuple, components: dict, unet) -> None:
     io, _, _, result = training_pass
     torch.testing.assert_close(result.prediction, io["unet_out"], atol=NETWORK_LIMIT, rtol=0)
     torch.testing.assert_close(result.weights, io["snr_weight"], atol=0, rtol=1e-5)
@@ -227,8 +224,18 @@ def test_gslrm_gives_the_original_gaussians(gslrm: Gslrm) -> None:
     for b, g in enumerate(out.gaussians):
         pairs = {
             "gs.xyz": g.xyz, "gs.features": g.sh, "gs.scaling": g.log_scales, "gs.rotation": g.rotations,
-            "gs.opacity": g.opacity_logits, "act.scale": g.scales, "act.rotation": g.quaternions, "act.opacity": g.opacities,
+            "gs.opacity": g.opacity_logits,
         }  # fmt: skip
+        for name, value in pairs.items():
+            torch.testing.assert_close(value, io[name][b], atol=NETWORK_LIMIT, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@torch.no_grad()
+def test_activated_gaussians_are_the_original_ones(gslrm: Gslrm) -> None:
+    io = read("gslrm_tiny/io.safetensors", "act.scale", "act.covariance6")
+    out = gslrm(io["image"][:, :, :3], io["c2w"], io["fxfycxcy"])
+    for b, g in enumerate(out.gaussians):
+        pairs = {"act.scale": g.scales, "act.rotation": g.quaternions, "act.opacity": g.opacities}
         for name, value in pairs.items():
             torch.testing.assert_close(value, io[name][b], atol=NETWORK_LIMIT, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
         c = g.covariances
@@ -238,7 +245,7 @@ def test_gslrm_gives_the_original_gaussians(gslrm: Gslrm) -> None:
 
 @torch.no_grad()
 def test_gslrm_rays_and_tokens_are_the_original_ones(gslrm: Gslrm) -> None:
-    io = read("gslrm_tiny/io.safetensors")
+    io = read("gslrm_tiny/io.safetensors", "ray_d", "posed", "raw.all")
     rays = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32)
     torch.testing.assert_close(rays.directions, io["ray_d"], atol=1e-6, rtol=0)
     torch.testing.assert_close(rays.origins, io["ray_o"], atol=1e-6, rtol=0)
@@ -250,7 +257,7 @@ def test_gslrm_rays_and_tokens_are_the_original_ones(gslrm: Gslrm) -> None:
 
 @torch.no_grad()
 def test_clip_xyz_is_an_honest_option() -> None:
-    io = read("gslrm_tiny/io.safetensors")
+    io = read("gslrm_tiny/io.safetensors", "clip.xyz")
     model = Gslrm(GslrmConfig(image_size=32, width=64, head_width=16, layers=2, clip_xyz=True))
     load_strictly(model, read("gslrm_tiny/weights.safetensors"), "gslrm_tiny")
     out = model(io["image"][:, :, :3], io["c2w"], io["fxfycxcy"])

@@ -1,0 +1,159 @@
+"""Sample folders, manifests, latents: what is broken is named, nothing is replaced in silence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import parity_tensors
+from PIL import Image
+
+from mvfl.config.schema import Augmentation, FolderDataset, RodentDataset
+from mvfl.data.folder import block_split, check_folder
+from mvfl.data.latents import open_cache, tinted
+from mvfl.data.render import render_dataset
+from mvfl.data.samples import BACKGROUND_LEVEL, Manifest, composite, read_manifest, read_rgba, rgba_tensor
+from mvfl.geometry.cameras import CameraError
+from mvfl.runtime.files import InputError
+
+
+@pytest.fixture
+def recording(tmp_path: Path, tiny_manifest: Manifest) -> FolderDataset:
+    """A folder of four samples as a user would bring it."""
+    for name in (*tiny_manifest.train, tiny_manifest.val[0]):
+        shutil.copytree(tiny_manifest.root / name, tmp_path / "recording" / name)
+    return FolderDataset(kind="folder", path=tmp_path / "recording", rig="ring60", image_size=32, val_fraction=0.2, gap=1)
+
+
+def edit_cameras(recording: FolderDataset, change) -> None:
+    path = recording.path / "sample_000001" / "opencv_cameras.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_a_good_recording_is_split_by_time_with_a_gap(recording: FolderDataset, tmp_path: Path) -> None:
+    manifest = check_folder("mouse", recording, tmp_path / "out")
+    assert manifest.train == ["sample_000000", "sample_000001", "sample_000002"]
+    assert manifest.val == ["sample_000004"]
+    again = read_manifest(tmp_path / "out" / "manifest.json")
+    assert (again.data_hash, again.rig.hash) == (manifest.data_hash, manifest.rig.hash)
+
+
+def test_the_split_keeps_blocks_apart() -> None:
+    names = [f"{i:03d}" for i in range(100)]
+    train, val = block_split(names, 0.1, 5)
+    assert train[-1] == "084" and val[0] == "090" and len(val) == 10
+    with pytest.raises(InputError, match="too few"):
+        block_split(names[:3], 0.3, 5)
+
+
+def test_a_missing_picture_is_named(recording: FolderDataset, tmp_path: Path) -> None:
+    (recording.path / "sample_000001" / "images" / "cam_003.png").unlink()
+    with pytest.raises(InputError, match=r"sample_000001/images/cam_003\.png does not exist; restore"):
+        check_folder("mouse", recording, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_truncated_png_is_named(recording: FolderDataset, tmp_path: Path) -> None:
+    path = recording.path / "sample_000001" / "images" / "cam_003.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"cam_003\.png cannot be read as a picture .* copy it again"):
+        check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_an_empty_alpha_channel_is_named(recording: FolderDataset, tmp_path: Path) -> None:
+    path = recording.path / "sample_000001" / "images" / "cam_003.png"
+    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"cam_003\.png has an empty alpha channel"):
+        check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_a_mirrored_camera_file_is_named(recording: FolderDataset, tmp_path: Path) -> None:
+    def mirror(data: dict) -> None:
+        data["frames"][2]["w2c"][0] = [-v for v in data["frames"][2]["w2c"][0]]
+
+    edit_cameras(recording, mirror)
+    with pytest.raises(CameraError, match=r"sample_000001/opencv_cameras\.json, view 2: det R = -1\.000"):
+        check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_a_dropped_view_is_refused(recording: FolderDataset, tmp_path: Path) -> None:
+    edit_cameras(recording, lambda data: data.update(frames=data["frames"][:5]))
+    with pytest.raises(InputError, match="holds 5 frames, expected 6"):
+        check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_cameras_of_another_rig_are_refused(recording: FolderDataset, tmp_path: Path) -> None:
+    other = recording.model_copy(update={"rig": "markerless_mouse_1"})
+    with pytest.raises(InputError, match="cameras differ from rig 'markerless_mouse_1'"):
+        check_folder("mouse", other, tmp_path / "out")
+
+
+def test_broken_json_and_a_missing_folder_are_named(recording: FolderDataset, tmp_path: Path) -> None:
+    (recording.path / "sample_000001" / "opencv_cameras.json").write_text("{")
+    with pytest.raises(InputError, match="is not valid JSON"):
+        check_folder("mouse", recording, tmp_path / "out")
+    with pytest.raises(InputError, match=r"does not exist; set datasets\.mouse\.path"):
+        check_folder("mouse", recording.model_copy(update={"path": tmp_path / "nowhere"}), tmp_path / "out")
+
+
+def test_rendering_repeats_itself_and_a_killed_one_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = RodentDataset(kind="rodent", image_size=32, train=2, val=1, seed=9)
+    hashes = [render_dataset("x", settings, tmp_path / name, workers).data_hash for name, workers in (("a", 1), ("b", 2))]
+    assert hashes[0] == hashes[1]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mvfl.data.render.tracked", killed)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset("x", settings, tmp_path / "c", 1)
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+@pytest.mark.parametrize("background", ["white", "black", "gray"])
+def test_compositing_is_that_of_the_original_loader(background: str, tmp_path: Path) -> None:
+    stored = parity_tensors("data_tiny/datasets.safetensors")
+    pictures = stored["rgba_u8"][:6].numpy()
+    keys = [k for k in stored if k.startswith(f"mv.{background}.")]
+    assert keys
+    for key in keys:
+        wanted = stored[key]
+        if wanted.ndim != 4:
+            continue
+        size = wanted.shape[-1]
+        read = []
+        for i, picture in enumerate(pictures[: len(wanted)]):
+            Image.fromarray(picture).save(tmp_path / f"{i}.png")
+            read.append(read_rgba(tmp_path / f"{i}.png", size))
+        got = composite(rgba_tensor(read), BACKGROUND_LEVEL[background])  # type: ignore[index]
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+
+
+def test_a_tint_leaves_the_background_alone() -> None:
+    rgba = torch.rand(6, 4, 8, 8)
+    rgba[:, 3] = (rgba[:, 3] > 0.5).float()
+    out = composite(tinted(rgba, 1.1, 0.9), 1.0)
+    outside = rgba[:, 3:].expand(-1, 3, -1, -1) == 0
+    assert torch.equal(out[outside], torch.ones_like(out[outside]))
+    torch.testing.assert_close(tinted(rgba, 1.0, 1.0), rgba)
+
+
+def test_the_latent_cache_holds_every_variant(tiny_latents: Path) -> None:
+    train, val = open_cache(tiny_latents, "train"), open_cache(tiny_latents, "val")
+    assert train.moments.shape == (4, 2, 6, 8, 16, 16) and train.embeds.shape == (4, 2, 6, 64)
+    assert val.variants == 1 and len(val) == 2
+    assert not np.array_equal(train.moments[:, 0], train.moments[:, 1])
+
+
+def test_tints_come_from_the_seed_alone() -> None:
+    from mvfl.data.latents import _variants
+
+    a = Augmentation(backgrounds=["white", "gray"], tints=3)
+    assert _variants(a, 1, 5) == _variants(a, 1, 5) != _variants(a, 2, 5)
+    assert _variants(a, 1, 5)[:2] == [(1.0, 1.0, 1.0), (0.5, 1.0, 1.0)]

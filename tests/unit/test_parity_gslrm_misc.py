@@ -1,0 +1,117 @@
+"""Losses, filters, spherical harmonics, PLY and cameras of the original GS-LRM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import parity_file
+from safetensors.torch import load_file
+
+from mvfl.config.schema import GslrmLosses
+from mvfl.geometry.cameras import camera_tensors, turntable
+from mvfl.geometry.rig import load_rig
+from mvfl.gslrm.gaussians import Gaussians, evaluate_sh, filter_indices, rotation_matrices
+from mvfl.gslrm.losses import VGG_CHANNELS, Vgg19, gslrm_loss
+from mvfl.gslrm.model import pixel_rays
+from mvfl.gslrm.ply import load_ply, save_ply
+
+
+@pytest.fixture(scope="module")
+def io() -> dict[str, torch.Tensor]:
+    return load_file(parity_file("gslrm_misc/losses_render_io.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def table() -> dict:
+    return json.loads(parity_file("gslrm_misc/losses_render.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def vgg() -> Vgg19:
+    """The network with the formula's weights of parity section 6.1."""
+    model = Vgg19()
+    channels = (3, *VGG_CHANNELS)
+    for i, out in enumerate(VGG_CHANNELS, 1):
+        inputs = channels[i - 1]
+        k = np.arange(out * inputs * 9, dtype=np.float64)
+        x = 43758.5453 * np.sin((k + 1) * 12.9898 + i * 78.233)
+        weight = (x - np.floor(x) - 0.5) * np.sqrt(12) * np.sqrt(2 / (9 * inputs))
+        layer = model.get_submodule(f"conv{i}")
+        layer.weight.data = torch.from_numpy(weight.reshape(out, inputs, 3, 3)).float()
+        layer.bias.data = torch.from_numpy(0.01 * np.sin(np.arange(out) + 1 + i)).float()
+    return model
+
+
+def test_perceptual_features_are_the_original_ones(vgg: Vgg19, io: dict, table: dict) -> None:
+    features = vgg(io["target_rgba"].flatten(0, 1)[:, :3])[1:]
+    means = [float(f.abs().mean()) for f in features]
+    assert means == pytest.approx(table["vgg_feature_mean_abs_of_target"], rel=1e-5)
+
+
+@pytest.mark.parametrize("tag", ["masked", "unmasked"])
+def test_losses_and_their_gradients_are_the_original_ones(tag: str, vgg: Vgg19, io: dict, table: dict) -> None:
+    weights = GslrmLosses(l2=1, perceptual=0.5, ssim=0.2, pixelalign=0.1, pointsdist=0.05, vgg_path=Path("given"))
+    images = io["rendering"].clone().requires_grad_()
+    xyz = io["img_aligned_xyz"].clone().requires_grad_()
+    rays = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32)
+    target, alpha = io["target_rgba"][:, :, :3], io["target_rgba"][:, :, 3:]
+    got = gslrm_loss(weights, images, None, target, alpha, xyz, rays, mask_pixelalign=tag == "masked", vgg=vgg)
+    expected = table[tag]
+    for term in ("l2", "perceptual", "ssim", "pixelalign", "pointsdist"):
+        assert float(got.terms[term].detach()) == pytest.approx(expected[f"{term}_loss"], rel=3e-6), term
+    assert float(got.total.detach()) == pytest.approx(expected["loss"], rel=1e-6)
+    got.total.backward()
+    torch.testing.assert_close(images.grad, io[f"{tag}.grad_rendering"], atol=1e-8, rtol=1e-3)
+    torch.testing.assert_close(xyz.grad, io[f"{tag}.grad_xyz"], atol=1e-8, rtol=1e-3)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_spherical_harmonics(degree: int, io: dict) -> None:
+    coefficients = io[f"sh.coef{degree}"].transpose(1, 2)
+    torch.testing.assert_close(evaluate_sh(coefficients, io["sh.dirs"]), io[f"sh.value{degree}"], atol=1e-6, rtol=0)
+
+
+def test_rotation_matrices_of_quaternions(io: dict) -> None:
+    torch.testing.assert_close(rotation_matrices(io["quat"]), io["quat.R"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["inference", "validation", "nearfar"])
+def test_filters_keep_exactly_the_original_indices(name: str, io: dict, table: dict) -> None:
+    g = Gaussians(*(io[f"filter.{k}"] for k in ("xyz", "features", "scaling", "rotation", "opacity")))
+    s = table["filters"][name]
+    kept = filter_indices(
+        g, s.get("opacity_thres"), s.get("scaling_thres"), s.get("floater_thres"),
+        tuple(s["crop_bbx"]) if s["crop_bbx"] else None,
+        io["filter.cam_origins"] if s["cam_origins"] else None, tuple(s["nearfar_percent"]),
+    )  # fmt: skip
+    assert kept.tolist() == io[f"filter.kept.{name}"].tolist()
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+def test_ply_files_are_the_original_bytes_and_read_back(degree: int, io: dict, tmp_path: Path) -> None:
+    g = Gaussians(*(io[f"ply_sh{degree}.{k}"] for k in ("xyz", "features", "scaling", "rotation", "opacity")))
+    save_ply(g, tmp_path / "mine.ply")
+    original = parity_file(f"gslrm_misc/example_sh{degree}.ply").read_bytes()
+    assert (tmp_path / "mine.ply").read_bytes().split(b"end_header\n", 1)[1] == original.split(b"end_header\n", 1)[1]
+    again = load_ply(tmp_path / "mine.ply", degree)
+    torch.testing.assert_close(again.sh, g.sh, atol=0, rtol=0)
+    save_ply(again, tmp_path / "again.ply")
+    assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "mine.ply").read_bytes()
+
+
+def test_the_published_inference_cameras_are_the_facelift_rig() -> None:
+    stored = load_file(parity_file("gslrm_misc/inference_cameras.safetensors"))
+    c2w, intrinsics = camera_tensors(load_rig("facelift").cameras)
+    torch.testing.assert_close(c2w, stored["c2w"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(intrinsics, stored["fxfycxcy"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("elevation", [0, 20])
+def test_turntables_are_the_original_ones(elevation: int, io: dict) -> None:
+    c2w, intrinsics = camera_tensors(turntable(8, float(elevation)))
+    torch.testing.assert_close(c2w.double(), io[f"turntable.el{elevation}.c2w"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(intrinsics.double(), io[f"turntable.el{elevation}.fxfycxcy"], atol=1e-3, rtol=0)

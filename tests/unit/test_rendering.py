@@ -1,0 +1,109 @@
+"""The torch reference rasteriser against closed forms, and its gradients against finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mvfl.geometry.cameras import camera_tensors, orbit_camera
+from mvfl.gslrm.gaussians import SH_C0, Gaussians
+from mvfl.gslrm.rendering import BLUR, render
+
+
+def one(xyz: list[float], scale: float, opacity: float, colour: list[float]) -> Gaussians:
+    return Gaussians(
+        torch.tensor([xyz]).float(), (torch.tensor([[colour]]) - 0.5) / SH_C0, torch.full((1, 3), math.log(scale)),
+        torch.tensor([[1.0, 0, 0, 0]]), torch.logit(torch.tensor([[opacity]])),
+    )  # fmt: skip
+
+
+def joined(*parts: Gaussians) -> Gaussians:
+    return Gaussians(*(torch.cat([getattr(p, f) for p in parts]) for f in vars(parts[0])))
+
+
+CAMERA = camera_tensors([orbit_camera(0, 0, size=65)])
+
+
+def test_one_gaussian_has_its_closed_form() -> None:
+    scale, opacity = 0.1, 0.8
+    out = render(one([0, 0, 0], scale, opacity, [0.2, 0.4, 0.6]), *CAMERA, 65, 65)
+    focal = float(CAMERA[1][0, 0])
+    variance = (focal * scale / 2.7) ** 2 + BLUR
+    rows = torch.arange(65) + 0.5 - 32.5
+    expected = opacity * torch.exp(-0.5 * rows**2 / variance)
+    seen = out.alphas[0, 0, 32]
+    inside = expected > 2 / 255
+    torch.testing.assert_close(seen[inside], expected[inside], atol=1e-5, rtol=0)
+    assert float(out.images[0, 0, 32, 32]) == pytest.approx(0.2 * opacity + 1 - opacity, abs=1e-5)
+
+
+def test_the_nearer_gaussian_covers_the_farther_one_whatever_the_order() -> None:
+    near, far = one([0.5, 0, 0], 0.2, 0.9, [1, 0, 0]), one([-0.5, 0, 0], 0.2, 0.9, [0, 0, 1])
+    a = render(joined(near, far), *CAMERA, 65, 65).images
+    b = render(joined(far, near), *CAMERA, 65, 65).images
+    torch.testing.assert_close(a, b)
+    red, _, blue = a[0, :, 32, 32]
+    assert red > 0.89 and blue == pytest.approx(0.1 * 0.9 + 0.1 * 0.1, abs=1e-3)
+
+
+def test_what_lies_behind_the_camera_is_not_drawn() -> None:
+    out = render(one([5, 0, 0], 0.2, 0.9, [1, 0, 0]), *CAMERA, 65, 65)
+    assert torch.equal(out.images, torch.ones_like(out.images))
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    torch.manual_seed(0)
+    leaves = [
+        torch.randn(12, 3) * 0.15, torch.randn(12, 1, 3), torch.full((12, 3), -2.5) + 0.2 * torch.randn(12, 3),
+        torch.randn(12, 4), torch.randn(12, 1),
+    ]  # fmt: skip
+    leaves = [leaf.double().requires_grad_() for leaf in leaves]
+    target = torch.rand(1, 3, 24, 24, dtype=torch.double)
+    cameras = [t.double() for t in camera_tensors([orbit_camera(20, 15, size=24)])]
+
+    def loss() -> torch.Tensor:
+        return (render(Gaussians(*leaves), *cameras, 24, 24).images - target).square().mean()
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(1)
+    for leaf in leaves:
+        for _ in range(3):
+            index = tuple(int(torch.randint(n, (1,), generator=generator)) for n in leaf.shape)
+            step = 1e-5
+            with torch.no_grad():
+                leaf[index] += step
+                up = loss()
+                leaf[index] -= 2 * step
+                down = loss()
+                leaf[index] += step
+            numeric = float((up - down) / (2 * step))
+            assert float(leaf.grad[index]) == pytest.approx(numeric, rel=2e-2, abs=2e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares with gsplat, which needs CUDA")
+def test_the_reference_agrees_with_gsplat() -> None:
+    torch.manual_seed(0)
+    make = lambda: [  # noqa: E731
+        t.cuda().requires_grad_()
+        for t in (
+            torch.randn(400, 3) * 0.2,
+            torch.randn(400, 1, 3),
+            torch.full((400, 3), -3.5),
+            torch.randn(400, 4),
+            torch.randn(400, 1),
+        )
+    ]
+    cameras = [t.cuda() for t in camera_tensors([orbit_camera(a, 20, size=96) for a in (0, 100)])]
+    results = []
+    for renderer in ("torch", "gsplat"):
+        torch.manual_seed(0)
+        leaves = make()
+        out = render(Gaussians(*leaves), *cameras, 96, 96, renderer=renderer)
+        out.images.square().mean().backward()
+        results.append((out.images.detach(), [leaf.grad for leaf in leaves]))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-3, rtol=0)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert float((a - b).norm() / b.norm()) < 1e-2

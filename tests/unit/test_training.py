@@ -1,0 +1,311 @@
+"""Training: resuming is exact, faults are caught before they cost, conditioning means what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mvfl.config.schema import Experiment, GslrmFinetuning, GslrmLosses, Wandb
+from mvfl.data.samples import Manifest
+from mvfl.geometry.rig import load_rig
+from mvfl.gslrm.checkpoint import load_gslrm, read_state, save_gslrm
+from mvfl.gslrm.model import Gslrm, GslrmConfig
+from mvfl.gslrm.training import finetune_gslrm
+from mvfl.mvdiffusion.conditioning import pose_features, slot_table
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.training import TrainingPaths, load_prompts, train_segment
+from mvfl.mvdiffusion.unet import build_unet, load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
+from mvfl.prompts import STYLES, embed_prompts
+from mvfl.runtime.files import InputError, written_aside
+from mvfl.runtime.randomness import batch_indices
+from mvfl.runtime.training_state import TrainingState, Unfinished
+
+QUIET = Wandb(mode="disabled")
+
+
+@pytest.fixture
+def paths(tmp_path: Path, tiny_base: Path, tiny_latents: Path, tiny_prompts: Path) -> TrainingPaths:
+    return TrainingPaths(tiny_base, tiny_latents, tiny_prompts, tmp_path / "state", tmp_path / "out")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def elsewhere(paths: TrainingPaths, name: str) -> TrainingPaths:
+    root = paths.out.parent / name
+    return TrainingPaths(paths.base, paths.latents, paths.prompts, root / "state", root / "out")
+
+
+def test_a_resumed_run_gives_the_same_weights_bit_for_bit(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
+    train_segment(tiny_experiment, 4, paths, QUIET)
+    again = elsewhere(paths, "again")
+    train_segment(tiny_experiment, 2, again, QUIET)
+    train_segment(tiny_experiment, 4, again, QUIET)
+    a, b = weights(paths.out), weights(again.out)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_signal_saves_the_state_and_the_next_run_goes_on(
+    paths: TrainingPaths, tiny_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_segment(tiny_experiment, 4, paths, QUIET)
+    again = elsewhere(paths, "again")
+    import mvfl.mvdiffusion.training as module
+
+    real, calls = module.diffusion_loss, []
+
+    def interrupted(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "diffusion_loss", interrupted)
+    with pytest.raises(Unfinished, match=r"Stopped at step 2 of 4 \(received SIGTERM\)"):
+        train_segment(tiny_experiment, 4, again, QUIET)
+    assert not again.out.exists()
+    train_segment(tiny_experiment, 4, again, QUIET)
+    assert len(calls) == 4
+    a, b = weights(paths.out), weights(again.out)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_changed_settings_start_anew_and_keep_the_old_state(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
+    train_segment(tiny_experiment, 2, paths, QUIET)
+    training = tiny_experiment.training.model_copy(update={"learning_rate": 5e-4})
+    train_segment(tiny_experiment.model_copy(update={"training": training}), 2, paths, QUIET)
+    assert (paths.state / "states.stale").is_dir()
+
+
+def test_a_broken_state_file_is_set_aside(tmp_path: Path) -> None:
+    state = TrainingState(tmp_path / "s", "f")
+    state.save(1, {"x": torch.ones(3)})
+    state.save(2, {"x": torch.zeros(3)})
+    newest = tmp_path / "s" / "step-00000002.pt"
+    newest.write_bytes(newest.read_bytes()[:40])
+    step, content = state.load(at_most=9)
+    assert step == 1 and content is not None and torch.equal(content["x"], torch.ones(3))
+    assert newest.with_suffix(".broken").exists()
+
+
+def test_a_nan_loss_ends_the_run(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
+    training = tiny_experiment.training.model_copy(update={"learning_rate": 1e18})
+    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
+        train_segment(tiny_experiment.model_copy(update={"training": training}), 4, paths, QUIET)
+    assert not paths.out.exists()
+
+
+def test_a_latent_cache_of_another_base_is_refused(paths: TrainingPaths, tiny_experiment: Experiment, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / "cache"
+    shutil.copytree(paths.latents, copy)
+    index = json.loads((copy / "index.json").read_text())
+    (copy / "index.json").write_text(json.dumps({**index, "base_hash": "other"}))
+    with pytest.raises(InputError, match="encoded with another base"):
+        train_segment(tiny_experiment, 2, TrainingPaths(paths.base, copy, paths.prompts, paths.state, paths.out), QUIET)
+
+
+def test_prompts_of_another_width_or_missing_are_refused_with_the_reason(tiny_pipeline: MultiViewPipeline, tmp_path: Path) -> None:
+    torch.save(torch.zeros(6, 77, 768).half(), tmp_path / "clr_embeds.pt")
+    with pytest.raises(InputError, match="is 768 wide, the UNet's cross attention needs 64"):
+        load_prompts(tmp_path / "clr_embeds.pt", tiny_pipeline.unet)
+    with pytest.raises(InputError, match="does not exist; run the `prompts` target"):
+        load_prompts(tmp_path / "none.pt", tiny_pipeline.unet)
+    torch.save(torch.full((6, 77, 64), torch.nan), tmp_path / "clr_embeds.pt")
+    with pytest.raises(InputError, match="finite"):
+        load_prompts(tmp_path / "clr_embeds.pt", tiny_pipeline.unet)
+
+
+def test_the_published_prompt_file_of_width_1024_fits_the_full_size_unet(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        unet = build_unet(
+            {"sample_size": 64, "in_channels": 8, "out_channels": 4, "cross_attention_dim": 1024, "block_out_channels": [32],
+             "down_block_types": ["CrossAttnDownBlockMV2D"], "mid_block_type": "UNetMidBlockMV2DCrossAttn",
+             "up_block_types": ["CrossAttnUpBlockMV2D"], "layers_per_block": 1, "attention_head_dim": [1]}
+        )  # fmt: skip
+    torch.save(torch.zeros(6, 77, 1024, dtype=torch.float16), tmp_path / "clr_embeds.pt")
+    assert load_prompts(tmp_path / "clr_embeds.pt", unet).shape == (6, 77, 1024)
+
+
+# ------------------------------------------------------------------------------------------ prompts
+def test_prompt_files_hold_what_the_guide_says(tiny_base: Path, tmp_path: Path) -> None:
+    import json
+
+    embed_prompts("mouse_elevated", tiny_base.parent / "pipeline", tmp_path / "p")
+    embeds = torch.load(tmp_path / "p" / "clr_embeds.pt", weights_only=True)
+    assert embeds.shape == (6, 77, 64) and embeds.dtype == torch.float16 and not embeds.requires_grad
+    metadata = json.loads((tmp_path / "p" / "metadata.json").read_text())
+    assert metadata["views"][0] == "top-front"
+    assert metadata["color_prompts"][1] == (
+        "a rendering image of a 3D model, top-front-right view, from above at an angle, color map."
+    )
+    matrix = np.array(json.loads((tmp_path / "p" / "similarity.json").read_text())["views"]["cosine"])
+    assert matrix.shape == (6, 6) and np.allclose(np.diag(matrix), 1, atol=1e-3) and matrix[0, 3] < 0.999
+    assert (tmp_path / "p" / "similarity.png").stat().st_size > 1000
+
+
+def test_styles_have_the_exact_strings() -> None:
+    assert STYLES["facelift"].prompts[1] == "a rendering image of 3D models, front_right view, color map."
+    assert STYLES["realistic"].prompts[3] == "a photograph of a mouse, back view, from above at an angle."
+    assert STYLES["hybrid"].prompts[0] == "a multi-view image of a mouse, front view, elevated camera."
+    assert STYLES["simple"].prompts[5] == "a mouse, front-left view, top-down angle."
+    assert len(STYLES) == 5 and all(len(s.prompts) == 6 for s in STYLES.values())
+
+
+def test_a_text_encoder_of_another_width_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is 64 wide, the UNet's cross attention needs 1024"):
+        embed_prompts("simple", tiny_base.parent / "pipeline", tmp_path / "p", width=1024)
+    with pytest.raises(InputError, match="There are no substitutes"):
+        embed_prompts("simple", tmp_path, tmp_path / "p")
+
+
+# ------------------------------------------------------------------------------------- conditioning
+def test_relative_slots_start_at_the_reference_and_absolute_ones_do_not() -> None:
+    rig = load_rig("ring60")
+    relative = slot_table(rig, "relative_pose")
+    assert relative.views[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert relative.views[2].tolist() == [2, 1, 0, 5, 4, 3]
+    assert slot_table(rig, "absolute_prompt").views[4].tolist() == [0, 5, 4, 3, 2, 1]
+    assert slot_table(rig, "relative_prompt").poses is None
+
+
+def test_poses_of_a_symmetric_rig_are_the_same_for_every_reference_and_of_the_measured_rig_are_not() -> None:
+    ring, measured = load_rig("ring60"), load_rig("markerless_mouse_1")
+    torch.testing.assert_close(pose_features(ring, 0), pose_features(ring, 4), atol=1e-5, rtol=0)
+    assert float((pose_features(measured, 0) - pose_features(measured, 4)).abs().max()) > 0.1
+
+
+@torch.no_grad()
+def test_pose_columns_start_at_zero_so_that_step_0_equals_the_source(tiny_pipeline: MultiViewPipeline) -> None:
+    config = {**tiny_pipeline.unet.config, "view_conditioning": "prompt", "projection_class_embeddings_input_dim": 128}
+    source = build_unet(config).eval()
+    wider = with_view_conditioning(source, "relative_pose").eval()
+    x, t = torch.randn(6, 8, 16, 16), torch.tensor(500)
+    text, labels = torch.randn(6, 77, 64), torch.randn(6, 128)
+    poses = pose_features(load_rig("ring60"), 0)
+    a = build_unet(config).eval()
+    a.load_state_dict(source.state_dict() if source.config.view_conditioning == "prompt" else _narrow(wider))
+    before = a(x, t, encoder_hidden_states=text, class_labels=labels).sample
+    after = wider(x, t, encoder_hidden_states=text, class_labels=torch.cat([labels, poses], 1)).sample
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="leave its pose columns unfed"):
+        with_view_conditioning(wider, "prompt")
+
+
+def _narrow(unet) -> dict[str, torch.Tensor]:
+    state = dict(unet.state_dict())
+    state["class_embedding.linear_1.weight"] = state["class_embedding.linear_1.weight"][:, :128]
+    return state
+
+
+def test_only_a_single_image_unet_is_widened_and_a_learned_reference_path_is_never_zeroed(tiny_pipeline: MultiViewPipeline) -> None:
+    assert widen_conv_in(tiny_pipeline.unet) is tiny_pipeline.unet
+    assert reference_path_norm(tiny_pipeline.unet) > 0.1
+    single = build_unet({**tiny_pipeline.unet.config, "in_channels": 4})
+    wide = widen_conv_in(single)
+    assert torch.equal(wide.conv_in.weight[:, :4], single.conv_in.weight)
+    assert reference_path_norm(wide) == 0
+
+
+def test_weights_that_do_not_fit_are_listed_in_one_error(tiny_base: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import save_file
+
+    shutil.copytree(tiny_base.parent / "pipeline" / "unet", tmp_path / "unet")
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["surplus"] = torch.zeros(2)
+    state["conv_in.weight"] = state["conv_in.weight"][:, :4].contiguous()
+    del state["conv_out.bias"]
+    save_file(state, file)
+    with pytest.raises(InputError) as caught:
+        load_unet(tmp_path / "unet")
+    for part in ("3 tensors", "missing: conv_out.bias", "unexpected: surplus", "shape of conv_in.weight"):
+        assert part in str(caught.value)
+    file.unlink()
+    with pytest.raises(InputError, match="no substitute weights"):
+        load_unet(tmp_path / "unet")
+
+
+def test_saving_and_loading_a_pipeline_gives_identical_files(tiny_base: Path, tmp_path: Path) -> None:
+    MultiViewPipeline.from_pretrained(tiny_base.parent / "pipeline").save_pretrained(tmp_path / "a")
+    MultiViewPipeline.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    files = [f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*") if f.is_file()]
+    assert len(files) >= 14
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+# -------------------------------------------------------------------------------------------- GS-LRM
+def test_gslrm_checkpoints_in_both_formats_load_and_loss_networks_are_ignored(tmp_path: Path) -> None:
+    model = Gslrm(GslrmConfig(image_size=16, width=64, layers=1))
+    state = {**model.state_dict(), "loss_calculator.perceptual_loss_module.net.conv1.weight": torch.zeros(2)}
+    torch.save({"model": state, "optimizer": {}, "fwdbwd_pass_step": 7, "param_update_step": 5}, tmp_path / "a.pt")
+    save_gslrm(model, tmp_path / "b.safetensors", 5, 7)
+    for name in ("a.pt", "b.safetensors"):
+        loaded = load_gslrm(tmp_path / name, 16)
+        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
+        assert read_state(tmp_path / name)[1]["fwdbwd_pass_step"] == 7
+    save_gslrm(load_gslrm(tmp_path / "b.safetensors", 16), tmp_path / "c.safetensors", 5, 7)
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
+
+
+def test_a_gslrm_checkpoint_that_is_missing_or_incomplete_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="never starts from random weights by mistake"):
+        load_gslrm(tmp_path / "none.pt", 16)
+    state = Gslrm(GslrmConfig(image_size=16, width=64, layers=1)).state_dict()
+    del state["transformer_layers.0.norm2.weight"]
+    torch.save({"model": state}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"missing: transformer_layers\.0\.norm2\.weight"):
+        load_gslrm(tmp_path / "a.pt", 16)
+    torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="not a GS-LRM checkpoint"):
+        load_gslrm(tmp_path / "a.pt", 16)
+
+
+def test_a_resumed_gslrm_run_gives_the_same_weights(tiny_base: Path, tiny_manifest: Manifest, tmp_path: Path) -> None:
+    start = tiny_base.parent / "pipeline" / "gslrm" / "gslrm.safetensors"
+    settings = GslrmFinetuning(
+        steps=2, batch_size=1, warmup_steps=1, mixed_precision="no", losses=GslrmLosses(alpha=0.1), checkpoint_every=1,
+        log_every=1,
+    )  # fmt: skip
+    pairs = {n: n for n in tiny_manifest.train}
+    run = lambda name: finetune_gslrm(  # noqa: E731
+        settings, start, tiny_manifest, tiny_manifest, pairs, QUIET, "x", tmp_path / name, tmp_path / f"{name}.safetensors",
+        target_views=2,
+    )  # fmt: skip
+    run("a")
+    run("b")
+    newest = sorted((tmp_path / "b" / "states").glob("step-*.pt"))[-1]
+    newest.unlink()
+    run("b")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert load_file(tmp_path / "a.safetensors")["model.gaussian_upsampler.linear.weight"].isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------- runtime
+def test_every_sample_is_seen_once_per_pass_whatever_the_batch() -> None:
+    seen = np.concatenate([batch_indices(10, 4, step, 3) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10))
+    assert not np.array_equal(seen[:10], seen[10:20])
+    assert np.array_equal(batch_indices(10, 4, 3, 3), seen[12:16])
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> None:
+    target = tmp_path / "x.json"
+    target.write_text("old")
+    with pytest.raises(InputError, match=r"Could not write .*No space left.*Free some space"), written_aside(target) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
