@@ -121,5 +121,5 @@ def autoencoder_quality(vae: AutoencoderKL, pictures: UInt8[Tensor, "n 4 height 
         truth = composite(rgba, 1.0)
         out = (vae.decode(vae.encode(2 * truth - 1).latent_dist.mode()).sample / 2 + 0.5).clamp(0, 1)
         psnr.append(foreground_psnr(out, truth, rgba[:, 3:]))
-        iou.append(mask_iou(out, rgba[:, 3:]))
+        iou.append(mask_iou(out, truth))
     return {"foreground_psnr": float(torch.cat(psnr).mean()), "iou": float(torch.cat(iou).mean())}

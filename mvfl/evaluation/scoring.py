@@ -129,7 +129,7 @@ def score_views(images: Float[Tensor, "pair slot 3 height width"], truth: Truth)
     return {
         "psnr": foreground_psnr(*flat).unflatten(0, shape),
         "ssim": foreground_ssim(*flat).unflatten(0, shape),
-        "iou": mask_iou(flat[0], flat[2]).unflatten(0, shape),
+        "iou": mask_iou(flat[0], flat[1]).unflatten(0, shape),
     }
 
 

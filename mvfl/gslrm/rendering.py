@@ -128,9 +128,10 @@ def _render_torch(
         column = low[member, 0] + step % span[member, 0]
         row = low[member, 1] + step // span[member, 0]
         pixel = row * width + column
+    # index_select, not indexing: its backward pass adds in a fixed order, so runs repeat bit for bit.
     conic_determinant = (xx * yy - xy**2)[order]
     inverse = torch.stack([yy[order], -xy[order], xx[order]], -1) / conic_determinant[:, None]
-    packed = torch.cat([centres[order], inverse, opacities[order, None]], -1)[member]
+    packed = torch.cat([centres[order], inverse, opacities[order, None]], -1).index_select(0, member)
     dx = packed[:, 0] - (column + 0.5)
     dy = packed[:, 1] - (row + 0.5)
     power = 0.5 * (packed[:, 2] * dx * dx + packed[:, 4] * dy * dy) + packed[:, 3] * dx * dy
@@ -147,11 +148,11 @@ def _render_torch(
     log_pass = torch.log1p(-alpha.double())
     running = log_pass.cumsum(0)
     before = running - log_pass
-    log_transmittance = before - before[start]
+    log_transmittance = before - before.index_select(0, start)
     with torch.no_grad():
         alive = (log_transmittance + log_pass).exp() > MIN_TRANSMITTANCE
     weight = (alpha * log_transmittance.exp().to(alpha.dtype)) * alive
-    colours = view_colours(g, c2w[:3, 3])[order][member]
+    colours = view_colours(g, c2w[:3, 3])[order].index_select(0, member)
     values = torch.cat([colours * weight[:, None], weight[:, None]], -1)
     canvas = torch.zeros(height * width, 4, device=values.device, dtype=values.dtype).index_add(0, pixel, values)
     canvas = canvas.T.reshape(4, height, width)

@@ -95,7 +95,7 @@ def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Render
     scores = {
         "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
         "foreground_ssim": float(foreground_ssim(images, targets.images, targets.alphas).mean()),
-        "mask_iou": float(mask_iou(images, targets.alphas).mean()),
+        "mask_iou": float(mask_iou(images, targets.images).mean()),
     }
     return Rendering(images, drawn.alphas[0]), scores
 

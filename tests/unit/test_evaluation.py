@@ -1,0 +1,112 @@
+"""Metrics and the decision: trivial pictures score as trivial, each case is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mvfl.config.schema import Thresholds
+from mvfl.data.samples import Manifest
+from mvfl.evaluation.decision import Measurements, decide
+from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou
+from mvfl.evaluation.scoring import baselines, copy_score, load_truth, score_views, slot_assignment
+from mvfl.evaluation.stage import measure
+from mvfl.evaluation.trend import loss_trend
+
+
+@pytest.fixture(scope="module")
+def truth(tiny_manifest: Manifest):
+    return load_truth(tiny_manifest, [(n, r) for n in tiny_manifest.val for r in (0, 3)], "relative_pose")
+
+
+def test_perfect_views_score_perfectly(truth) -> None:
+    scores = score_views(truth.images, truth)
+    assert scores["psnr"].min() > 60 and scores["ssim"].min() > 0.999 and scores["iou"].min() == 1
+    assert slot_assignment(truth.images, truth).all()
+    assert copy_score(truth.images, truth).abs().max() < 1e-6
+
+
+def test_a_blank_picture_gains_nothing_from_the_background(truth) -> None:
+    blank = torch.ones_like(truth.images)
+    assert score_views(blank, truth)["psnr"].median() < 12
+    assert score_views(blank, truth)["iou"].max() == 0
+
+
+def test_copies_of_the_input_are_seen_as_copies(truth) -> None:
+    copies = truth.inputs[:, None].expand_as(truth.images)
+    assert copy_score(copies, truth)[truth.scored].mean() > 0.2
+    assert not slot_assignment(copies, truth)[truth.scored].any()
+
+
+def test_turned_views_are_assigned_to_the_wrong_slots(truth) -> None:
+    assert slot_assignment(truth.images.roll(2, 1), truth).float().mean() < 0.2
+
+
+def test_baselines_need_no_model_and_have_the_right_shape(tiny_manifest: Manifest, truth) -> None:
+    tables = baselines(tiny_manifest, truth, "relative_pose")
+    assert set(tables) == {"blank", "copy", "mean", "nearest"}
+    assert all(t.shape == truth.images.shape for t in tables.values())
+
+
+def test_the_reference_slot_is_never_scored(truth) -> None:
+    assert truth.reference_slots == [0, 0, 0, 0]
+    assert truth.scored.sum() == 4 * 5
+    assert truth.views[1][0] == 3
+
+
+def test_metrics_fall_with_noise() -> None:
+    torch.manual_seed(0)
+    alpha = torch.zeros(1, 1, 48, 48)
+    alpha[..., 12:36, 12:36] = 1
+    image = torch.where(alpha.bool(), torch.rand(1, 3, 48, 48) * 0.5, torch.ones(1, 3, 48, 48))
+    noisy = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
+    worse = (image + 0.3 * torch.randn_like(image)).clamp(0, 1)
+    for metric in (foreground_psnr, foreground_ssim):
+        assert metric(image, image, alpha) > metric(noisy, image, alpha) > metric(worse, image, alpha)
+    assert mask_iou(image, image) == 1
+
+
+GOOD = {"slot_accuracy": 0.98, "iou": 0.8, "skill": 0.5}
+BASE = Measurements(0.98, 0.0, 0.8, 0.5, {str(i): dict(GOOD) for i in range(1, 6)}, "falling")
+
+
+@pytest.mark.parametrize(
+    ("measurements", "case", "reason"),
+    [
+        (BASE, "A", "All 5 generated views are good"),
+        (replace(BASE, slots={k: {**GOOD, "iou": 0.5} for k in BASE.slots}, iou=0.5), "B", "none is good enough yet"),
+        (replace(BASE, slot_accuracy=0.2), "C", "Only 20% of the views show the direction of their slot (chance 17%"),
+        (replace(BASE, copy_score=0.4), "C", "resemble the input"),
+        (replace(BASE, skill=-0.8), "C", "worse than trivial pictures"),
+        (replace(BASE, loss_state="broken"), "C", "NaN"),
+        (replace(BASE, slots={**BASE.slots, "3": {**GOOD, "skill": 0.0}}), "D", "Not good enough: slots 3"),
+    ],
+)
+def test_each_case_is_decided_with_its_reason(measurements: Measurements, case: str, reason: str) -> None:
+    decision = decide(measurements, Thresholds())
+    assert decision.case == case
+    assert reason in " ".join(decision.reasons)
+    assert 1 <= decision.view_consistency <= 5 and 1 <= decision.gt_similarity <= 5
+
+
+def test_perfect_predictions_are_case_a_and_copies_are_case_c(tiny_manifest: Manifest, truth) -> None:
+    others = baselines(tiny_manifest, truth, "relative_pose")
+    assert decide(measure(truth.images, truth, others, "falling")[0], Thresholds()).case == "A"
+    for pictures in (others["copy"], others["blank"], truth.images.roll(1, 1), torch.rand_like(truth.images)):
+        assert decide(measure(pictures, truth, others, "falling")[0], Thresholds()).case == "C"
+
+
+@pytest.mark.parametrize(("slope", "state"), [(-1e-4, "falling"), (0.0, "plateau"), (1e-4, "rising")])
+def test_the_loss_trend_has_a_direction(slope: float, state: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    log = [{"step": s, "train/loss": 0.2 + slope * s + 0.004 * float(torch.randn((), generator=g))} for s in range(10, 1000, 10)]
+    assert loss_trend(log).state == state
+
+
+def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
+    log = [{"step": s, "train/loss": 0.3 - 1e-4 * s} for s in range(0, 1000, 10)]
+    assert loss_trend([*log, {"step": 1000, "train/loss": None}]).state == "broken"
+    log[50] = {"step": 500, "train/loss": 40.0}
+    assert loss_trend(log).state == "falling"

@@ -1,0 +1,204 @@
+"""The workflow as a user runs it: plans, a small real run, reruns, bad input, exhaustion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def snakemake(*arguments: str, results: Path | None = None, config: tuple[str, ...] = ("ci",), expect: int | None = 0) -> str:
+    """Run snakemake from the repository's root; returns all it printed."""
+    overlays = [c if c.endswith(".yaml") else f"configs/{c}.yaml" for c in config]
+    command = [str(BIN / "snakemake"), "--profile", "profiles/local", "--nolock", *arguments, "--configfile", *overlays]
+    if results is not None:
+        command += ["--config", f"results={results}"]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    if expect is not None:
+        assert done.returncode == expect, text[-4000:]
+    return text
+
+
+def jobs(text: str) -> dict[str, int]:
+    """The table of jobs that a dry run prints."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.S | re.M)
+    assert table, text[-2000:]
+    return {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}
+
+
+# --------------------------------------------------------------------------------------------- plans
+def test_the_first_plan_goes_up_to_the_verdict() -> None:
+    plan = jobs(snakemake("-n", results=Path("results/never")))
+    assert plan == {
+        "all": 1, "cache_latents": 1, "embed_prompts": 1, "evaluate_checkpoint": 1, "prepare_base": 1, "prepare_dataset": 1,
+        "train_mvdiffusion": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "trained"), [("case_a", 1), ("case_b", 2), ("case_c", 2), ("case_d", 3)])
+def test_every_case_can_be_planned_without_any_evaluation(case: str, trained: int) -> None:
+    plan = jobs(snakemake("-n", case, results=Path("results/never")))
+    assert plan["train_mvdiffusion"] == trained  # the curriculum is trained in two segments
+    assert plan["generate_synthetic"] == plan["finetune_gslrm"] == 1
+
+
+@pytest.mark.parametrize("target", ["prompts", "train", "evaluate", "synthetic", "gslrm"])
+def test_stages_are_targets(target: str) -> None:
+    assert target in jobs(snakemake("-n", target, results=Path("results/never")))
+
+
+def test_the_slurm_profile_plans_from_a_fresh_clone_without_slurm() -> None:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = [
+        str(BIN / "snakemake"),
+        "--profile",
+        "slurm",
+        "-n",
+        "--nolock",
+        "--configfile",
+        "configs/ci.yaml",
+        "--config",
+        "results=results/never",
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_mistake_in_the_configuration_ends_before_any_job(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump({"experiments": {"mouse_6x_aug": {"prompt_stile": "simple"}}}))
+    text = snakemake("-n", config=("ci", str(bad)), expect=1)
+    assert f"{bad}: experiments.mouse_6x_aug: unknown key 'prompt_stile'; did you mean 'prompt_style'?" in text
+    assert "Traceback" not in text
+
+
+# ---------------------------------------------------------------------------------------------- a run
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on random weights, sent on to case A by a person's decision."""
+    results = tmp_path_factory.mktemp("results")
+    overlay = results / "override.yaml"
+    overlay.write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "A"}}))
+    snakemake(results=results, config=("ci", str(overlay)))
+    return results
+
+
+def rerun(results: Path, *arguments: str, change: dict | None = None, expect: int | None = 0) -> str:
+    overlays = ["ci", str(results / "override.yaml")]
+    if change is not None:
+        path = results / "change.yaml"
+        path.write_text(yaml.safe_dump(change))
+        overlays.append(str(path))
+    return snakemake(*arguments, results=results, config=tuple(overlays), expect=expect)
+
+
+def test_a_whole_run_leaves_the_page_the_ply_the_journal_and_provenance(finished: Path) -> None:
+    experiment = finished / "experiments" / "mouse_6x_aug"
+    decision = json.loads((experiment / "evaluation" / "step-4" / "decision.json").read_text())
+    assert decision["case"] == "A" and decision["overridden"] and decision["computed"]["case"] != "A"
+    page = (experiment / "report" / "index.html").read_text()
+    assert "A person set this decision" in page and "data:image/png;base64," in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert (experiment / "gslrm" / "gaussians.ply").read_bytes().startswith(b"ply")
+    journal = (finished / "journal.csv").read_text().splitlines()
+    assert journal[1].startswith("mouse_6x_aug,4,") and "yes, computed" in journal[1]
+    for folder in ("mvdiffusion/checkpoint-4", "evaluation/step-4", "synthetic", "gslrm"):
+        record = json.loads((experiment / folder / "provenance.json").read_text())
+        assert record["rig_hash"] and record["commit"] and record["packages"]["torch"]
+
+
+def test_the_log_holds_the_promised_numbers(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "state/mouse_6x_aug/mvdiffusion/log.jsonl").read_text().splitlines()]
+    keys = {key for row in rows for key in row}
+    assert {"train/loss", "train/lr", "train/grad_norm", "val/psnr", "val/slot_accuracy", "val/psnr_slot_1"} <= keys
+    assert (finished / "state/mouse_6x_aug/mvdiffusion/validation/step-000002.png").exists()
+
+
+def test_running_again_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in rerun(finished)
+
+
+def test_a_changed_gslrm_setting_reruns_gslrm_only(finished: Path) -> None:
+    change = {"experiments": {"mouse_6x_aug": {"gslrm": {"learning_rate": 5.0e-5}}}}
+    plan = jobs(rerun(finished, "-n", change=change))
+    assert set(plan) == {"all", "finetune_gslrm", "render_report"}
+
+
+def test_a_changed_training_setting_reruns_training_and_what_follows(finished: Path) -> None:
+    plan = jobs(rerun(finished, "-n", change={"experiments": {"mouse_6x_aug": {"training": {"learning_rate": 5.0e-4}}}}))
+    assert {"train_mvdiffusion", "evaluate_checkpoint"} <= set(plan)
+    assert not {"prepare_dataset", "cache_latents", "embed_prompts", "prepare_base"} & set(plan)
+
+
+def test_a_changed_threshold_reruns_the_verdict_but_no_training(finished: Path) -> None:
+    plan = jobs(rerun(finished, "-n", change={"evaluation": {"thresholds": {"min_iou": 0.5}}}))
+    assert "evaluate_checkpoint" in plan and "train_mvdiffusion" not in plan
+
+
+def test_one_stage_can_be_forced(finished: Path) -> None:
+    plan = jobs(rerun(finished, "-n", "--forcerun", "finetune_gslrm"))
+    assert set(plan) == {"all", "finetune_gslrm", "render_report"}
+
+
+def test_without_a_way_on_the_run_ends_with_a_report_and_a_failure(finished: Path) -> None:
+    (finished / "override.yaml").rename(finished / "aside.yaml")
+    (finished / "override.yaml").write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "B", "facelift_prompt": "B"}}))
+    try:
+        text = rerun(finished, expect=1)
+    finally:
+        (finished / "aside.yaml").rename(finished / "override.yaml")
+    assert "No experiment converged and none is left to try" in text
+    rows = (finished / "journal.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["mouse_6x_aug", "facelift_prompt"]
+    assert (finished / "experiments/facelift_prompt/report/index.html").exists()
+
+
+def test_a_missing_checkpoint_is_named(finished: Path) -> None:
+    weights = finished / "experiments/mouse_6x_aug/mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors"
+    aside = weights.rename(weights.with_suffix(".aside"))
+    command = [
+        str(BIN / "mvfl"), "synthetic", "--settings", "{}", "--manifest", str(finished / "data/tiny_mouse/manifest.json"),
+        "--base", str(finished / "base/tiny/base.json"), "--checkpoint", str(weights.parents[1] / "provenance.json"),
+        "--prompts", "x", "--out", str(finished / "nowhere"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    aside.rename(weights)
+    assert done.returncode == 1
+    assert f"{weights} does not exist" in done.stderr and "no substitute weights" in done.stderr
+    assert "Traceback" not in done.stderr and not (finished / "nowhere" / "samples").exists()
+
+
+def test_a_missing_base_is_named(tmp_path: Path) -> None:
+    command = [
+        str(BIN / "mvfl"),
+        "base",
+        "prepare",
+        "--settings",
+        json.dumps({"kind": "local", "path": "/nowhere"}),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Base folder /nowhere does not exist; set bases.<name>.path." in done.stderr
+    (tmp_path / "half" / "unet").mkdir(parents=True)
+    command[command.index("--settings") + 1] = json.dumps({"kind": "local", "path": str(tmp_path / "half")})
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "missing: unet/config.json" in done.stderr and "vae/config.json" in done.stderr
+
+
+def test_prompt_styles_are_listed() -> None:
+    done = subprocess.run([str(BIN / "mvfl"), "prompts", "--list-styles"], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if not line.startswith(" ")] == [
+        "facelift", "mouse_elevated", "realistic", "hybrid", "simple",
+    ]  # fmt: skip
