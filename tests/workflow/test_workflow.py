@@ -108,7 +108,7 @@ def test_a_whole_run_leaves_the_page_the_ply_the_journal_and_provenance(finished
     decision = json.loads((experiment / "evaluation" / "step-4" / "decision.json").read_text())
     assert decision["case"] == "A" and decision["overridden"] and decision["computed"]["case"] != "A"
     page = (experiment / "report" / "index.html").read_text()
-    assert "A person set this decision" in page and "data:image/png;base64," in page
+    assert "Set to case A by a person. Measured: case C" in page and "data:image/png;base64," in page
     assert not re.search(r"""(src|href)=["']https?:""", page)
     assert (experiment / "gslrm" / "gaussians.ply").read_bytes().startswith(b"ply")
     journal = (finished / "journal.csv").read_text().splitlines()
