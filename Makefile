@@ -17,7 +17,6 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(DEMO) -n --quiet all
 	@echo "+ $(DEMO)"
 	$(DEMO)
 	@mvfl summary results/demo
