@@ -39,7 +39,9 @@ def settings(model, kind=None, **more):
     Only the fields that the stage's own type `kind` has are passed, so a change reruns what reads it.
     """
     fields = set(kind.model_fields) if kind else None
-    return json.dumps({**model.model_dump(mode="json", include=fields), **more}, sort_keys=True)
+    return json.dumps(
+        {**model.model_dump(mode="json", include=fields), **more}, sort_keys=True
+    )
 
 
 def manifest_of(dataset):
