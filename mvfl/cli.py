@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from mvfl.config import schema
 from mvfl.runtime.devices import device, limit_threads
 from mvfl.runtime.files import InputError, read_json
+from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import open_log, say
 from mvfl.runtime.training_state import EXIT_UNFINISHED, Unfinished
 
@@ -22,6 +24,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 base_app = typer.Typer(no_args_is_help=True, help="Bases: pretrained pipelines that experiments start from.")
 app.add_typer(base_app, name="base")
+benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks of the judging itself.")
+app.add_typer(benchmark_app, name="benchmark")
+
+
+@benchmark_app.callback()
+def _benchmarks() -> None:
+    """Benchmarks of the judging itself."""
+
 
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
@@ -149,7 +159,9 @@ def train(
     experiment = _parse(schema.TrainingRun, settings)
     paths = TrainingPaths(base, latents.parent, prompts, state, out)
     validation = Validation(manifest, experiment, prompts, state / "validation")
-    train_segment(experiment, until_step, paths, _parse(schema.Wandb, wandb), minutes, validation)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of one job, one holds the lock
+    with only_writer(state) if first else contextlib.nullcontext():
+        train_segment(experiment, until_step, paths, _parse(schema.Wandb, wandb), minutes, validation)
 
 
 @app.command()
@@ -217,7 +229,8 @@ def gslrm(
     from mvfl.gslrm.stage import GslrmPaths, run_gslrm
 
     paths = GslrmPaths(base, real, synthetic, state, out)
-    run_gslrm(_parse(schema.GslrmFinetuning, settings), _parse(schema.Wandb, wandb), run, paths, minutes)
+    with only_writer(state):
+        run_gslrm(_parse(schema.GslrmFinetuning, settings), _parse(schema.Wandb, wandb), run, paths, minutes)
 
 
 @app.command()
@@ -267,6 +280,32 @@ def summary(results: Annotated[Path, typer.Argument(help="results folder")] = Pa
         for label, file in (("page", "report/index.html"), ("3D", "gslrm/gaussians.ply")):
             if (folder / file).is_file():
                 typer.echo(f"  {label}: {folder / file}")
+
+
+@benchmark_app.command("decision")
+def benchmark_decision(
+    worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
+    size: Annotated[int, typer.Option(help="pixels")] = 64,
+    pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
+    seed: Annotated[int, typer.Option()] = 100,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
+    threads: Threads = 2,
+) -> None:
+    """Judge prediction sets whose case is known, and print the confusion matrix."""
+    _begin(None, threads)
+    from mvfl.evaluation.benchmark import CASES, run_benchmark
+
+    result = run_benchmark(worlds, size, pairs, seed, out)
+    for title, table, share in (
+        ("thresholds fitted on the other half", result["confusion"], result["accuracy"]),
+        ("default thresholds", result["confusion_with_defaults"], result["accuracy_with_defaults"]),
+    ):
+        typer.echo(f"{result['sets']} sets, reported on {result['reported_on']}; {title}: {share:.1%} right")
+        typer.echo("right \\ decided  " + "  ".join(f"{c:>4}" for c in CASES))
+        for case, row in zip(CASES, table, strict=True):
+            typer.echo(f"{case:>15}  " + "  ".join(f"{n:>4}" for n in row))
+    for entry in result["wrong"]:
+        typer.echo(f"wrong: {entry['kind']}: {entry['right']} taken for {entry['decided']}")
 
 
 @app.command("schema")

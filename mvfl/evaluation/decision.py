@@ -24,6 +24,7 @@ class Measurements:
         copy_score: mean likeness to the input beyond the truth's own.
         iou: mean mask IoU.
         skill: mean over metrics of (model - best baseline) / (perfect - best baseline).
+        consistency: agreement of the silhouettes with one body, relative to the recorded views.
         slots: per relative slot (1, 2, ...): slot accuracy, IoU, skill.
         loss_state: from the loss trend.
     """
@@ -32,6 +33,7 @@ class Measurements:
     copy_score: float
     iou: float
     skill: float
+    consistency: float
     slots: dict[str, dict[str, float]]
     loss_state: str
 
@@ -68,8 +70,8 @@ def _score(value: float, steps: tuple[float, float, float, float]) -> int:
 def decide(m: Measurements, t: Thresholds) -> Decision:
     """Choose the case.
 
-    C when views stand in the wrong slots, repeat the input or are worse than pictures that need no model; A when every
-    slot passes; D when some slots pass and some do not; B otherwise.
+    C when hardly any slot passes and the views stand in the wrong slots, repeat the input or are worse than pictures that
+    need no model; A when every slot passes and the views fit one body; D when some slots pass; B otherwise.
     """
     good = [
         name
@@ -93,16 +95,16 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
     if m.skill <= t.failed_skill:
         failures.append(f"The views are worse than trivial pictures (skill {m.skill:.2f}, limit {t.failed_skill:.2f}).")
     case: Case
-    if failures:
+    if m.loss_state == "broken" or (failures and share < t.partial_good_slots):
         case, reasons = "C", failures
-    elif share >= t.min_good_slots:
+    elif share >= t.min_good_slots and m.consistency >= t.min_consistency:
         case = "A"
         reasons = [
             f"All {len(good)} generated views are good: {m.slot_accuracy:.0%} show the right direction, silhouettes overlap "
             f"the recorded ones by {m.iou:.0%} on average, and they are {m.skill:.0%} of the way from the best trivial picture "
-            "to a perfect one."
+            f"to a perfect one. As one body they are {m.consistency:.0%} as consistent as the recorded views."
         ]
-    elif good:
+    elif t.partial_good_slots <= share < t.min_good_slots:
         case = "D"
         bad = [name for name in m.slots if name not in good]
         reasons = [f"Good: slots {', '.join(good)}. Not good enough: slots {', '.join(bad)}."]
@@ -114,8 +116,9 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
     else:
         case = "B"
         reasons = [
-            f"The views show the right directions ({m.slot_accuracy:.0%}) but none is good enough yet: overlap {m.iou:.0%} "
-            f"(needed {t.min_iou:.0%}), skill {m.skill:.2f} (needed {t.min_skill:.2f})."
+            f"The views show the right directions ({m.slot_accuracy:.0%}) but are not good enough yet: overlap {m.iou:.0%} "
+            f"(needed {t.min_iou:.0%}), skill {m.skill:.2f} (needed {t.min_skill:.2f}), consistency as one body "
+            f"{m.consistency:.0%} (needed {t.min_consistency:.0%})."
         ]
     reasons.append({"falling": "The loss still falls.", "plateau": "The loss has levelled off.", "rising": "The loss rises.",
                     "broken": "The loss is not a number."}[m.loss_state])  # fmt: skip
@@ -124,7 +127,7 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
         MEANING[case],
         reasons,
         good,
-        _score(m.slot_accuracy, (0.4, 0.6, 0.8, 0.95)),
+        _score(m.consistency, (0.5, 0.65, 0.8, 0.9)),
         _score(m.iou, (0.4, 0.55, 0.65, 0.8)),
         t.model_dump(),
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from mvfl.config.schema import Sampling, ViewConditioning
 from mvfl.data.samples import Manifest, composite
 from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou
+from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.conditioning import pose_features, slot_views
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.runtime.progress import tracked
@@ -33,6 +34,7 @@ class Truth:
         alphas: masks [pair, slot, 1, height, width].
         inputs: the reference picture [pair, 3, height, width].
         views: view index per pair and slot.
+        rig: cameras of the views.
     """
 
     names: list[str]
@@ -41,6 +43,7 @@ class Truth:
     alphas: Float[Tensor, "pair slot 1 height width"]
     inputs: Float[Tensor, "pair 3 height width"]
     views: list[list[int]]
+    rig: Rig
 
     @property
     def reference_slots(self) -> list[int]:
@@ -76,6 +79,7 @@ def load_truth(manifest: Manifest, pairs: Sequence[tuple[str, int]], conditionin
         torch.stack(alphas),
         torch.stack(inputs),
         views,
+        manifest.rig,
     )
 
 

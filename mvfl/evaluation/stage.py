@@ -13,6 +13,7 @@ from torch import Tensor
 from mvfl.base.record import read_record
 from mvfl.config.schema import Case, Drawing, Evaluation
 from mvfl.data.samples import Manifest, read_manifest
+from mvfl.evaluation.consistency import Consistency, view_consistency
 from mvfl.evaluation.decision import MEANING, Measurements, decide
 from mvfl.evaluation.pictures import save_grid, save_loss_curve
 from mvfl.evaluation.scoring import METRICS, Truth, baselines, copy_score, draw_views, load_truth, score_views, slot_assignment
@@ -92,11 +93,22 @@ def skill(scores: dict[str, Float[Tensor, "pair slot"]], others: dict[str, dict[
     return out
 
 
+def consistency_per_pair(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> list[Consistency]:
+    """Consistency of each pair's views as one body; the recorded input stands in its own slot."""
+    out = []
+    for i, (views, slot) in enumerate(zip(truth.views, truth.reference_slots, strict=True)):
+        shown = images[i].clone()
+        shown[slot] = truth.images[i, slot]
+        out.append(view_consistency(shown, [truth.rig.cameras[v] for v in views]))
+    return out
+
+
 def measure(
     images: Float[Tensor, "pair slot 3 height width"],
     truth: Truth,
     others: dict[str, Float[Tensor, "pair slot 3 height width"]],
     loss_state: str,
+    recorded: list[Consistency] | None = None,
 ) -> tuple[Measurements, dict[str, Any]]:
     """All measurements of a prediction set, and the tables for `metrics.json`.
 
@@ -105,7 +117,11 @@ def measure(
         truth: recorded pictures.
         others: baseline pictures by name.
         loss_state: from the loss trend.
+        recorded: consistency of the recorded views, where it is known already.
     """
+    real = recorded or consistency_per_pair(truth.images, truth)
+    drawn = consistency_per_pair(images, truth)
+    relative = [(a.hull_iou / max(b.hull_iou, 1e-6), a.colour / max(b.colour, 1e-6)) for a, b in zip(drawn, real, strict=True)]
     scored = truth.scored
     scores = score_views(images, truth)
     tables = {name: score_views(pictures, truth) for name, pictures in others.items()}
@@ -133,6 +149,7 @@ def measure(
         copy_score=float(copied[scored].mean()),
         iou=float(scores["iou"][scored].mean()),
         skill=sum(gains.values()) / len(gains),
+        consistency=sum(r[0] for r in relative) / len(relative),
         slots=slots,
         loss_state=loss_state,
     )
@@ -150,6 +167,7 @@ def measure(
             n: {s: {m: float(t[m][:, int(s)][scored[:, int(s)]].mean()) for m in METRICS} for s in slots} for n, t in tables.items()
         },
         "skill": gains,
+        "colour_consistency": sum(r[1] for r in relative) / len(relative),
         "per_reference": per_reference,
     }
     return measurements, detail

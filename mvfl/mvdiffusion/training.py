@@ -27,6 +27,7 @@ from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
 from mvfl.runtime.files import InputError, digest, read_json, written_aside
+from mvfl.runtime.lock import require_space
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.randomness import batch_indices, generator
@@ -157,6 +158,9 @@ def train_segment(
     slots = slot_table(rig, experiment.view_conditioning)
     norm_at_start = reference_path_norm(unet)
 
+    # Weights, EMA and two moments per state, one state in the making, and the exported weights.
+    weight_bytes = 4 * sum(p.numel() for p in unet.parameters())
+    require_space(paths.state, 4 * weight_bytes * (t.keep_states + 1) + weight_bytes, "Training")
     unet.to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, fused=True, eps=1e-8)
     ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)

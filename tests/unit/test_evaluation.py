@@ -69,19 +69,26 @@ def test_metrics_fall_with_noise() -> None:
 
 
 GOOD = {"slot_accuracy": 0.98, "iou": 0.8, "skill": 0.5}
-BASE = Measurements(0.98, 0.0, 0.8, 0.5, {str(i): dict(GOOD) for i in range(1, 6)}, "falling")
+BAD = {str(i): {"slot_accuracy": 0.2, "iou": 0.3, "skill": -0.5} for i in range(1, 6)}
+BASE = Measurements(0.98, 0.0, 0.8, 0.5, 0.95, {str(i): dict(GOOD) for i in range(1, 6)}, "falling")
 
 
 @pytest.mark.parametrize(
     ("measurements", "case", "reason"),
     [
         (BASE, "A", "All 5 generated views are good"),
-        (replace(BASE, slots={k: {**GOOD, "iou": 0.5} for k in BASE.slots}, iou=0.5), "B", "none is good enough yet"),
-        (replace(BASE, slot_accuracy=0.2), "C", "Only 20% of the views show the direction of their slot (chance 17%"),
-        (replace(BASE, copy_score=0.4), "C", "resemble the input"),
-        (replace(BASE, skill=-0.8), "C", "worse than trivial pictures"),
+        (replace(BASE, slots={k: {**GOOD, "iou": 0.5} for k in BASE.slots}, iou=0.5), "B", "are not good enough yet"),
+        (replace(BASE, consistency=0.3), "B", "consistency as one body 30%"),
+        (replace(BASE, slot_accuracy=0.2, slots=BAD), "C", "Only 20% of the views show the direction of their slot (chance 17%"),
+        (replace(BASE, copy_score=0.4, slots=BAD), "C", "resemble the input"),
+        (replace(BASE, skill=-0.8, slots=BAD), "C", "worse than trivial pictures"),
         (replace(BASE, loss_state="broken"), "C", "NaN"),
         (replace(BASE, slots={**BASE.slots, "3": {**GOOD, "skill": 0.0}}), "D", "Not good enough: slots 3"),
+        (
+            replace(BASE, slot_accuracy=0.2, slots={**BASE.slots, **{k: {**GOOD, "iou": 0.1} for k in "123"}}),
+            "D",
+            "Good: slots 4, 5",
+        ),
     ],
 )
 def test_each_case_is_decided_with_its_reason(measurements: Measurements, case: str, reason: str) -> None:
@@ -110,3 +117,25 @@ def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
     assert loss_trend([*log, {"step": 1000, "train/loss": None}]).state == "broken"
     log[50] = {"step": 500, "train/loss": 40.0}
     assert loss_trend(log).state == "falling"
+
+
+def test_the_verdict_is_right_on_labelled_prediction_sets() -> None:
+    from mvfl.evaluation.benchmark import confusion, measured_sets
+
+    rows = measured_sets(worlds=1, size=48, pairs=3, seed=900)
+    table = confusion(rows, Thresholds())
+    assert table.sum() == 43
+    assert table.trace() >= 0.9 * table.sum(), table
+    assert table[2, 0] == 0, "a failed run was taken for a converged one"
+
+
+def test_one_body_is_consistent_and_a_patchwork_is_not(truth, tiny_manifest: Manifest) -> None:
+    from mvfl.evaluation.consistency import view_consistency
+
+    cameras = [truth.rig.cameras[v] for v in truth.views[0]]
+    real = view_consistency(truth.images[0], cameras)
+    patchwork = truth.images[0].clone()
+    patchwork[::2] = truth.images[2][::2]
+    mixed = view_consistency(patchwork, cameras)
+    assert real.hull_iou > 0.6 and real.colour > 0.7
+    assert mixed.hull_iou < 0.9 * real.hull_iou

@@ -23,6 +23,7 @@ from mvfl.mvdiffusion.training import TrainingPaths, load_prompts, train_segment
 from mvfl.mvdiffusion.unet import build_unet, load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
 from mvfl.prompts import STYLES, embed_prompts
 from mvfl.runtime.files import InputError, written_aside
+from mvfl.runtime.lock import only_writer, require_space
 from mvfl.runtime.randomness import batch_indices
 from mvfl.runtime.training_state import TrainingState, Unfinished
 
@@ -294,6 +295,33 @@ def test_a_resumed_gslrm_run_gives_the_same_weights(tiny_base: Path, tiny_manife
 
 
 # ------------------------------------------------------------------------------------------- runtime
+def test_a_second_writer_is_refused_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    with (
+        only_writer(tmp_path / "s"),
+        pytest.raises(InputError, match=rf"is being written by process {os.getpid()} on"),
+        only_writer(tmp_path / "s"),
+    ):
+        pass
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    import socket
+
+    (tmp_path / "s" / "lock").write_text(json.dumps({"host": socket.gethostname(), "pid": gone.pid, "slurm_job": None}))
+    with only_writer(tmp_path / "s"):
+        assert json.loads((tmp_path / "s" / "lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "s" / "lock").exists()
+
+
+def test_too_little_space_is_found_before_the_start(tmp_path: Path) -> None:
+    require_space(tmp_path, 1000, "Training")
+    with pytest.raises(InputError, match=r"Training needs about 1000000\.0 GB"):
+        require_space(tmp_path, 10**15, "Training")
+
+
 def test_every_sample_is_seen_once_per_pass_whatever_the_batch() -> None:
     seen = np.concatenate([batch_indices(10, 4, step, 3) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10))

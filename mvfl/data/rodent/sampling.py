@@ -61,6 +61,7 @@ def make_sample(
     fur_layers: int = 0,
     supersample: int = 2,
     frame_cameras: int | None = None,
+    yaw: float | None = None,
 ) -> RodentSample:
     """Pose, place and draw one animal.
 
@@ -72,6 +73,7 @@ def make_sample(
         fur_layers: hair shells above the skin.
         supersample: samples per pixel side.
         frame_cameras: how many of the first cameras decide the scale; default all.
+        yaw: heading in degrees; drawn when left out.
     """
     rodent = load_rodent()
     rng = np.random.default_rng(list(seed))
@@ -80,8 +82,9 @@ def make_sample(
     q, torso, _ = sample_pose(rodent, rng, pose)
     rot, pos = rodent.skeleton.forward(q[None])
     vertices = rodent.skinned(rot[0], pos[0]) @ torso.T
-    yaw = rng.uniform(0, 2 * math.pi)
-    vertices = vertices @ axis_rotations(np.array([0, 0, 1.0]), np.array([yaw]))[0].T
+    drawn_yaw = rng.uniform(0, 2 * math.pi)
+    heading = drawn_yaw if yaw is None else math.radians(yaw)
+    vertices = vertices @ axis_rotations(np.array([0, 0, 1.0]), np.array([heading]))[0].T
     vertices -= (vertices.min(0) + vertices.max(0)) / 2
     # In the widest picture the bulk fills the wanted share and the whole stays within the frame.
     whole_limit = min(0.94, max(0.88, fill + 0.2))
@@ -97,7 +100,7 @@ def make_sample(
     renderer = Renderer(rodent, vertices, scale, COAT_COLOURS[coat], int(rng.integers(2**31)), fur_layers)
     drawn = [renderer.view(c, supersample) for c in cameras]
     meta = {
-        "seed": list(seed), "pose": pose, "coat": coat, "yaw_deg": math.degrees(yaw), "scale": scale,
+        "seed": list(seed), "pose": pose, "coat": coat, "yaw_deg": math.degrees(heading), "scale": scale,
         "offset": offset.tolist(), "joint_angles": q.round(5).tolist(),
     }  # fmt: skip
     return RodentSample(np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), vertices, meta)

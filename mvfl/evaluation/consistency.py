@@ -1,0 +1,80 @@
+"""View consistency from geometry: do the drawn silhouettes and colours fit one body?
+
+No network is needed since all cameras are known. Both figures are relative to those of the recorded views of the
+same animal, so 1 means "as consistent as real pictures".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.evaluation.metrics import predicted_mask
+from mvfl.geometry.cameras import Camera, camera_tensors
+from mvfl.geometry.hull import HALF_SIDE, carve, grid_points, projection_matrices, reproject, sample_pictures
+
+MAX_GRID = 96  # voxels per side; fewer for small pictures
+
+
+class Consistency(NamedTuple):
+    """Figures of one object.
+
+    Attributes:
+        hull_iou: IoU of each silhouette with the reprojected visual hull, mean over views.
+        colour: 1 - mean standard deviation across views of the colour of hull surface points, scaled to 0..1.
+    """
+
+    hull_iou: float
+    colour: float
+
+
+def view_consistency(images: Float[Tensor, "view 3 height width"], cameras: list[Camera]) -> Consistency:
+    """Carve a hull from the silhouettes of all views and compare its own silhouettes with them.
+
+    Silhouettes of one body carve a hull that fills all of them; whatever one view draws alone is carved away and
+    missing in the others.
+
+    Args:
+        images: one object over white, in the order of `cameras`.
+        cameras: of the views, at the images' size.
+    """
+    size = images.shape[-1]
+    masks = predicted_mask(images).float()
+    projections = projection_matrices(*camera_tensors(cameras))
+    grid = min(MAX_GRID, size)
+    points = grid_points(grid)
+    hull = points[(carve(masks, projections, points) > 0.5).all(0)]
+    voxel = 2 * HALF_SIDE / grid
+    reach = max(1, math.ceil(0.5 * voxel * cameras[0].fx / cameras[0].spherical[2]))
+    drawn = reproject(hull, projections, size, reach)
+    truth = masks[:, 0] > 0
+    overlap = (drawn & truth).sum((1, 2)).float() / (drawn | truth).sum((1, 2)).clamp(min=1)
+    return Consistency(float(overlap.mean()), _colour_agreement(images, projections, hull, voxel))
+
+
+def _colour_agreement(images: Tensor, projections: Tensor, hull: Tensor, voxel: float) -> float:
+    """Agreement of colours at surface points among the views in which nothing of the hull lies before them."""
+    if len(hull) < 8:
+        return 0.0
+    colours, depth = sample_pictures(images, projections, hull)
+    # A coarse depth buffer per view: the nearest hull point per cell is the visible one.
+    cells = 48
+    homogeneous = torch.cat([hull, torch.ones(len(hull), 1)], 1)
+    u, v, z = (projections @ homogeneous.T).unbind(1)
+    size = images.shape[-1]
+    cell = (u / z / size * cells).long().clamp(0, cells - 1) + cells * (v / z / size * cells).long().clamp(0, cells - 1)
+    nearest = torch.full((len(images), cells * cells), torch.inf).scatter_reduce(1, cell, depth, "amin")
+    seen = depth <= nearest.gather(1, cell) + 2 * voxel
+    count = seen.sum(0)
+    shared = count >= 2
+    if not shared.any():
+        return 0.0
+    weight = seen[:, None, shared].float()
+    values, count = colours[:, :, shared], count[shared].float()
+    mean = (values * weight).sum(0) / count
+    spread = (((values - mean) ** 2 * weight).sum(0) / count).mean(0).sqrt()
+    return float((1 - spread.mean() / 0.5).clamp(0, 1))

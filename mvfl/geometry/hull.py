@@ -1,0 +1,60 @@
+"""Visual hull: where in space an animal can be, given silhouettes from known cameras."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Half the side of the cube that is carved, in world units; animals lie within +-1 of the origin.
+HALF_SIDE = 0.85
+
+
+def projection_matrices(c2w: Float[Tensor, "view 4 4"], intrinsics: Float[Tensor, "view 4"]) -> Float[Tensor, "view 3 4"]:
+    """K [R | t] of each camera; maps homogeneous world points to pixels times depth."""
+    w2c = torch.linalg.inv(c2w)[:, :3]
+    k = torch.zeros(len(c2w), 3, 3)
+    k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2] = intrinsics.unbind(-1)
+    k[:, 2, 2] = 1
+    return k @ w2c
+
+
+def grid_points(side: int, half: float = HALF_SIDE) -> Float[Tensor, "point 3"]:
+    """Centres of side^3 voxels of a cube around the origin."""
+    axis = (torch.arange(side) + 0.5) / side * 2 * half - half
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+
+def sample_pictures(
+    pictures: Float[Tensor, "view channel height width"],
+    projections: Float[Tensor, "view 3 4"],
+    points: Float[Tensor, "point 3"],
+) -> tuple[Float[Tensor, "view channel point"], Float[Tensor, "view point"]]:
+    """Values of the pictures at the projections of world points (bilinear), and the points' depths."""
+    height, width = pictures.shape[-2:]
+    homogeneous = torch.cat([points, torch.ones(len(points), 1)], 1)
+    u, v, depth = (projections @ homogeneous.T).unbind(1)
+    grid = torch.stack([2 * u / depth / width - 1, 2 * v / depth / height - 1], -1)
+    return F.grid_sample(pictures, grid[:, None], align_corners=False)[:, :, 0], depth
+
+
+def carve(
+    masks: Float[Tensor, "view 1 height width"], projections: Float[Tensor, "view 3 4"], points: Float[Tensor, "point 3"]
+) -> Float[Tensor, "view point"]:
+    """Silhouette value of every point in every view; the hull is where all of them are above one half."""
+    return sample_pictures(masks, projections, points)[0][:, 0]
+
+
+def reproject(
+    occupied: Float[Tensor, "point 3"], projections: Float[Tensor, "view 3 4"], size: int, reach: int
+) -> Bool[Tensor, "view size size"]:
+    """Silhouettes of occupied voxels, each drawn as a square of 2 reach + 1 pixels."""
+    out = torch.zeros(len(projections), size, size)
+    if len(occupied):
+        homogeneous = torch.cat([occupied, torch.ones(len(occupied), 1)], 1)
+        u, v, depth = (projections @ homogeneous.T).unbind(1)
+        column, row = (u / depth).long().clamp(0, size - 1), (v / depth).long().clamp(0, size - 1)
+        for view in range(len(out)):
+            out[view, row[view], column[view]] = 1
+    return F.max_pool2d(out[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0

@@ -1,0 +1,92 @@
+"""Before a run starts: nobody else writes there, the disk suffices, the last run is over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from mvfl.runtime.files import InputError
+from mvfl.runtime.progress import say
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold `<folder>/lock` with host, process id and SLURM job; a lock whose holder is gone is taken over.
+
+    Raises:
+        InputError: another live job holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lock"
+    mine: dict[str, str | int | None] = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+    while True:
+        try:
+            with open(path, "x", encoding="utf-8") as handle:
+                json.dump(mine, handle)
+            break
+        except FileExistsError:
+            holder = _read(path)
+            if holder is not None and _alive(holder, mine):
+                who = f"SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else f"process {holder['pid']}"
+                raise InputError(
+                    f"{folder} is being written by {who} on {holder['host']}. Wait for it or end it; if it is surely gone, "
+                    f"delete {path}."
+                ) from None
+            say(f"The holder of {path} is gone; taking over.")
+            path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if _read(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, str | int | None] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None]) -> bool:
+    """Whether the holder may still run; on another machine without SLURM nobody can tell, so it counts as alive."""
+    job = holder.get("slurm_job")
+    if job and job == mine["slurm_job"]:
+        return False  # the same job, requeued
+    if job and shutil.which("squeue"):
+        done = subprocess.run(["squeue", "-h", "-j", str(job), "-o", "%T"], capture_output=True, text=True, timeout=60)
+        return "RUNNING" in done.stdout or "COMPLETING" in done.stdout
+    if holder["host"] != mine["host"]:
+        return True
+    try:
+        os.kill(int(holder["pid"] or 0), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse to start when fewer than `needed` bytes are free.
+
+    Raises:
+        InputError: names the folder, the need and what is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{what} needs about {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free. Free some space, or lower "
+            "training.keep_states."
+        )
