@@ -17,7 +17,7 @@ from mvfl.runtime.devices import device, limit_threads
 from mvfl.runtime.files import InputError, read_json
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import open_log, say
-from mvfl.runtime.training_state import EXIT_UNFINISHED, Unfinished
+from mvfl.runtime.training_state import EXIT_UNFINISHED, Collapsed, Unfinished
 
 # Stages import torch and diffusers inside the commands: `mvfl --help` and the light stages stay quick.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -309,9 +309,38 @@ def benchmark_decision(
 
 
 @app.command("schema")
-def print_schema() -> None:
-    """Print the JSON schema of workflow_config.yaml."""
-    typer.echo(json.dumps(schema.WorkflowConfig.model_json_schema(), indent=1))
+def print_schema(
+    of: Annotated[str, typer.Argument(help="config (workflow_config.yaml) or decision (decision.json)")] = "config",
+) -> None:
+    """Print a JSON schema."""
+    from mvfl.evaluation.decision import DecisionRecord
+
+    models: dict[str, type[BaseModel]] = {"config": schema.WorkflowConfig, "decision": DecisionRecord}
+    if of not in models:
+        raise InputError(f"There is no schema of '{of}'; choose config or decision.")
+    typer.echo(json.dumps(models[of].model_json_schema(), indent=1))
+
+
+@app.command()
+def plan(
+    files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
+) -> None:
+    """Print what each case would run: experiments, jobs, GPU hours, disk."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mvfl.config.load import load_config
+    from mvfl.plan import plan_case
+
+    config = load_config(files or [Path("workflow_config.yaml")])
+    table = Table("case", "experiments", "jobs", "GPU hours", "disk (GB)", "step times", show_lines=True)
+    cases: tuple[schema.Case, ...] = ("A", "B", "C", "D")
+    for case in cases:
+        p = plan_case(config, case)
+        jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
+        source = "measured here" if p.measured else "one H100"
+        table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
+    Console().print(table)
 
 
 @app.command("check-config")
@@ -330,6 +359,9 @@ def main() -> None:
     except Unfinished as stop:
         say(str(stop))
         sys.exit(EXIT_UNFINISHED)
+    except Collapsed as stop:
+        say(str(stop))
+        sys.exit(1)
     except (InputError, ValidationError, ValueError, FloatingPointError, OSError) as error:
         say(f"Error: {error}")
         sys.exit(1)

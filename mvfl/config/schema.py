@@ -148,6 +148,8 @@ class Training(Strict):
     validation_samples: PositiveInt = 2
     validation_denoising_steps: PositiveInt = 20
     validation_guidance: float = Field(3.0, ge=0)
+    watch_steps: list[PositiveInt] = Field([200, 500, 1000], description="steps at which collapse is looked for")
+    stop_on_collapse: bool = Field(False, description="end the run when it collapses; otherwise warn")
     log_every: PositiveInt = 10
     seed: int = 42
 

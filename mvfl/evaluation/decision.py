@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from mvfl.config.schema import Case, Thresholds
+from pydantic import Field
+
+from mvfl.config.schema import Case, Strict, Thresholds
 
 MEANING: dict[Case, str] = {
     "A": "converged: generate synthetic views and fine-tune GS-LRM",
@@ -56,11 +57,66 @@ class Decision:
     good_slots: list[str]
     view_consistency: int
     gt_similarity: int
-    thresholds: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float]
+    crossed: list[Crossed]
 
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary."""
-        return asdict(self)
+    def record(self) -> ComputedDecision:
+        """As the entry `computed` of `decision.json`."""
+        return ComputedDecision(**vars(self))
+
+
+class Crossed(Strict):
+    """A threshold on whose wrong side a measurement lies."""
+
+    threshold: str
+    limit: float
+    value: float
+    slot: str | None = None
+
+
+class ComputedDecision(Strict):
+    """What the measurements say."""
+
+    case: Case
+    meaning: str
+    reasons: list[str]
+    good_slots: list[str]
+    view_consistency: int = Field(ge=1, le=5)
+    gt_similarity: int = Field(ge=1, le=5)
+    thresholds: dict[str, float]
+    crossed: list[Crossed]
+
+
+class DecisionRecord(Strict):
+    """`decision.json`."""
+
+    experiment: str
+    step: int
+    case: Case = Field(description="what the workflow follows")
+    meaning: str
+    overridden: bool = Field(description="a person's decision differs from the computed one")
+    override: Case | None
+    computed: ComputedDecision
+    loss: float | None
+    loss_state: str
+    reached: float | None = Field(description="Unix time of the last training step before the verdict")
+
+
+def crossed_thresholds(m: Measurements, t: Thresholds) -> list[Crossed]:
+    """All limits that a measurement violates, for the run as a whole and per slot."""
+    out = []
+    for name, value in (("failed_slot_accuracy", m.slot_accuracy), ("failed_skill", m.skill)):
+        if value <= getattr(t, name):
+            out.append(Crossed(threshold=name, limit=getattr(t, name), value=value))
+    if m.copy_score > t.max_copy_score:
+        out.append(Crossed(threshold="max_copy_score", limit=t.max_copy_score, value=m.copy_score))
+    if m.consistency < t.min_consistency:
+        out.append(Crossed(threshold="min_consistency", limit=t.min_consistency, value=m.consistency))
+    for slot, s in m.slots.items():
+        for name, key in (("min_slot_accuracy", "slot_accuracy"), ("min_iou", "iou"), ("min_skill", "skill")):
+            if s[key] < getattr(t, name):
+                out.append(Crossed(threshold=name, limit=getattr(t, name), value=s[key], slot=slot))
+    return out
 
 
 def _score(value: float, steps: tuple[float, float, float, float]) -> int:
@@ -130,4 +186,5 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
         _score(m.consistency, (0.5, 0.65, 0.8, 0.9)),
         _score(m.iou, (0.4, 0.55, 0.65, 0.8)),
         t.model_dump(),
+        crossed_thresholds(m, t),
     )

@@ -14,7 +14,7 @@ from mvfl.base.record import read_record
 from mvfl.config.schema import Case, Drawing, Evaluation
 from mvfl.data.samples import Manifest, read_manifest
 from mvfl.evaluation.consistency import Consistency, view_consistency
-from mvfl.evaluation.decision import MEANING, Measurements, decide
+from mvfl.evaluation.decision import MEANING, DecisionRecord, Measurements, decide
 from mvfl.evaluation.pictures import save_grid, save_loss_curve
 from mvfl.evaluation.scoring import METRICS, Truth, baselines, copy_score, draw_views, load_truth, score_views, slot_assignment
 from mvfl.evaluation.trend import loss_trend
@@ -223,12 +223,16 @@ def evaluate_checkpoint(
     save_loss_curve(paths.out / "loss.png", log, [step])
     inputs: dict[str, Path | str] = {"checkpoint": paths.checkpoint / "provenance.json", "manifest": paths.manifest}
     write_provenance(paths.out, "evaluate", settings.model_dump(mode="json"), inputs, manifest.rig.hash)
-    write_json(
-        paths.out / "decision.json",
-        {
-            "experiment": experiment_name, "step": step, "case": case, "meaning": MEANING[case],
-            "overridden": override is not None and override != decision.case, "override": override,
-            "computed": decision.to_json(), "loss": trend.last, "loss_state": trend.state,
-            "reached": log[-1]["time"] if log else None,
-        },
-    )  # fmt: skip
+    record = DecisionRecord(
+        experiment=experiment_name,
+        step=step,
+        case=case,
+        meaning=MEANING[case],
+        overridden=override is not None and override != decision.case,
+        override=override,
+        computed=decision.record(),
+        loss=trend.last,
+        loss_state=trend.state,
+        reached=log[-1]["time"] if log else None,
+    )
+    write_json(paths.out / "decision.json", record.model_dump(mode="json"))

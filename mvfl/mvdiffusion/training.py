@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mvfl import __version__
 from mvfl.base.record import read_record
-from mvfl.config.schema import Training, TrainingRun, Wandb
+from mvfl.config.schema import Thresholds, Training, TrainingRun, Wandb
 from mvfl.data.latents import LatentCache, open_cache
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.conditioning import SlotTable, slot_table
@@ -32,12 +32,12 @@ from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.randomness import batch_indices, generator
 from mvfl.runtime.tracking import Tracker
-from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
+from mvfl.runtime.training_state import Collapsed, StopRequest, TrainingState, Unfinished
 
 # Settings that do not change what a training state means.
 HARMLESS = {
     "steps", "checkpoint_every", "keep_states", "save_minutes", "validate_every", "validation_samples",
-    "validation_denoising_steps", "validation_guidance", "log_every",
+    "validation_denoising_steps", "validation_guidance", "log_every", "watch_steps", "stop_on_collapse",
 }  # fmt: skip
 
 
@@ -58,6 +58,19 @@ class TrainingPaths:
     prompts: Path
     state: Path
     out: Path
+
+
+def collapse_sign(scores: dict[str, float]) -> str | None:
+    """A sentence when validation scores show collapse, judged by the thresholds of the verdict."""
+    limits = Thresholds()
+    if scores["val/copy_score"] > limits.max_copy_score:
+        return f"the views repeat the input (copy score {scores['val/copy_score']:.2f}, limit {limits.max_copy_score})."
+    if scores["val/slot_accuracy"] <= limits.failed_slot_accuracy:
+        return (
+            f"only {scores['val/slot_accuracy']:.0%} of the views show the direction of their slot "
+            f"(limit {limits.failed_slot_accuracy:.0%})."
+        )
+    return None
 
 
 def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view token channel"]:
@@ -233,9 +246,15 @@ def train_segment(
                     values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
                 tracker.log(step, values)
                 bar.update(step, f"loss {loss:.4f}")
-            if main and validate is not None and step % t.validate_every == 0:
+            watched = step in t.watch_steps
+            if main and validate is not None and (watched or step % t.validate_every == 0):
                 picture, scores = _validate(pipeline, unet, ema, validate, step)
                 tracker.log(step, scores)
+                if watched and (sign := collapse_sign(scores)):
+                    say(f"Warning at step {step}: {sign} Look at {picture}.")
+                    tracker.log(step, {"val/collapsed": 1.0})
+                    if t.stop_on_collapse:
+                        raise Collapsed(f"Stopped at step {step}: {sign} The pictures are in {picture.parent}.")
                 tracker.log_image(step, "validation/images", picture)
             due = step % t.checkpoint_every == 0 or step == until_step or state.due or bool(stop)
             if main and due:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mvfl.config.schema import Sampling, TrainingRun
 from mvfl.data.samples import read_manifest
 from mvfl.evaluation.pictures import save_grid
-from mvfl.evaluation.scoring import draw_views, load_truth, score_views, slot_assignment
+from mvfl.evaluation.scoring import copy_score, draw_views, load_truth, score_views, slot_assignment
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.training import load_prompts
 
@@ -52,6 +52,7 @@ class Validation:
         save_grid(path, rows)
         scores = {f"val/{k}": float(v[truth.scored].mean()) for k, v in score_views(images, truth).items()}
         scores["val/slot_accuracy"] = float(slot_assignment(images, truth)[truth.scored].float().mean())
+        scores["val/copy_score"] = float(copy_score(images, truth)[truth.scored].mean())
         for slot in range(images.shape[1]):
             mask = truth.scored[:, slot]
             if mask.any():

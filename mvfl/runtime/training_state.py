@@ -21,6 +21,10 @@ class Unfinished(Exception):
     """The job stopped itself in good order before its last step; running it again goes on from the saved state."""
 
 
+class Collapsed(Exception):
+    """Training was ended because the views repeat the input or stand in the wrong slots."""
+
+
 class StopRequest:
     """Becomes true on SIGTERM, SIGUSR1 or when the time budget is spent."""
 

@@ -25,7 +25,7 @@ from mvfl.prompts import STYLES, embed_prompts
 from mvfl.runtime.files import InputError, written_aside
 from mvfl.runtime.lock import only_writer, require_space
 from mvfl.runtime.randomness import batch_indices
-from mvfl.runtime.training_state import TrainingState, Unfinished
+from mvfl.runtime.training_state import Collapsed, TrainingState, Unfinished
 
 QUIET = Wandb(mode="disabled")
 
@@ -101,6 +101,20 @@ def test_a_nan_loss_ends_the_run(paths: TrainingPaths, tiny_experiment: Experime
     with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
         train_segment(tiny_experiment.model_copy(update={"training": training}), 4, paths, QUIET)
     assert not paths.out.exists()
+
+
+def test_a_collapsing_run_warns_and_stops_where_configured(
+    paths: TrainingPaths, tiny_experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def collapsed(_pipeline: MultiViewPipeline, step: int) -> tuple[Path, dict[str, float]]:
+        return paths.state / f"step-{step}.png", {"val/copy_score": 0.6, "val/slot_accuracy": 0.9}
+
+    watch = tiny_experiment.training.model_copy(update={"watch_steps": [1]})
+    train_segment(tiny_experiment.model_copy(update={"training": watch}), 2, paths, QUIET, validate=collapsed)
+    assert "Warning at step 1: the views repeat the input (copy score 0.60, limit 0.3)" in capsys.readouterr().err
+    stop = watch.model_copy(update={"stop_on_collapse": True})
+    with pytest.raises(Collapsed, match=r"Stopped at step 1: the views repeat the input"):
+        train_segment(tiny_experiment.model_copy(update={"training": stop}), 2, elsewhere(paths, "b"), QUIET, validate=collapsed)
 
 
 def test_a_latent_cache_of_another_base_is_refused(paths: TrainingPaths, tiny_experiment: Experiment, tmp_path: Path) -> None:

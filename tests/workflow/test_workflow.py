@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,17 +154,60 @@ def test_one_stage_can_be_forced(finished: Path) -> None:
     assert set(plan) == {"all", "finetune_gslrm", "render_report"}
 
 
-def test_without_a_way_on_the_run_ends_with_a_report_and_a_failure(finished: Path) -> None:
-    (finished / "override.yaml").rename(finished / "aside.yaml")
-    (finished / "override.yaml").write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "B", "facelift_prompt": "B"}}))
+@contextlib.contextmanager
+def decided(results: Path, decisions: dict[str, str]) -> Iterator[None]:
+    """Decisions of a person instead of the fixture's, for as long as the block lasts."""
+    overlay, before = results / "override.yaml", (results / "override.yaml").read_text()
+    overlay.write_text(yaml.safe_dump({"decisions": decisions}))
     try:
-        text = rerun(finished, expect=1)
+        yield
     finally:
-        (finished / "aside.yaml").rename(finished / "override.yaml")
+        overlay.write_text(before)
+
+
+def journal(results: Path) -> list[tuple[str, str]]:
+    rows = csv.DictReader((results / "journal.csv").read_text().splitlines())
+    return [(row["experiment"], row["decision"]) for row in rows]
+
+
+@pytest.mark.slow
+def test_b_goes_to_facelift_prompts_and_on_to_3d(finished: Path) -> None:
+    with decided(finished, {"mouse_6x_aug": "B", "facelift_prompt": "A"}):
+        rerun(finished)
+        assert "Nothing to be done" in rerun(finished)
+    assert journal(finished) == [("mouse_6x_aug", "B"), ("facelift_prompt", "A")]
+    assert (finished / "experiments/facelift_prompt/gslrm/gaussians.ply").exists()
+
+
+@pytest.mark.slow
+def test_c_goes_to_realistic_prompts_d_to_the_curriculum_and_on_to_3d(finished: Path) -> None:
+    with decided(finished, {"mouse_6x_aug": "C", "realistic_prompt": "D", "curriculum": "A"}):
+        rerun(finished)
+    assert journal(finished) == [("mouse_6x_aug", "C"), ("realistic_prompt", "D"), ("curriculum", "A")]
+    folder = finished / "experiments/curriculum"
+    first, second = (json.loads((folder / f"mvdiffusion/checkpoint-{s}/provenance.json").read_text()) for s in (2, 4))
+    assert "/facelift/" in first["inputs"]["prompts"]["file"] and "/mouse_elevated/" in second["inputs"]["prompts"]["file"]
+    assert (folder / "gslrm/gaussians.ply").exists()
+
+
+@pytest.mark.slow
+def test_without_a_way_on_the_run_ends_with_a_report_and_a_failure(finished: Path) -> None:
+    with decided(finished, {"mouse_6x_aug": "B", "facelift_prompt": "B"}):
+        text = rerun(finished, expect=1)
     assert "No experiment converged and none is left to try" in text
-    rows = (finished / "journal.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["mouse_6x_aug", "facelift_prompt"]
+    assert journal(finished) == [("mouse_6x_aug", "B"), ("facelift_prompt", "B")]
     assert (finished / "experiments/facelift_prompt/report/index.html").exists()
+
+
+def test_the_plan_table_needs_no_results_and_no_gpu() -> None:
+    done = subprocess.run([str(BIN / "mvfl"), "plan"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("mouse_6x_aug", "curriculum", "GPU hours"))
+
+
+def test_the_schemas_are_json() -> None:
+    for name in ("config", "decision"):
+        done = subprocess.run([str(BIN / "mvfl"), "schema", name], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["type"] == "object"
 
 
 def test_a_missing_checkpoint_is_named(finished: Path) -> None:
