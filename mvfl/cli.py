@@ -77,6 +77,23 @@ def base_prepare(settings: Settings, out: Out, manifest: Path | None = None, thr
     say(f"Base {record.hash}: pipeline {record.pipeline}, GS-LRM {record.gslrm or 'none'}.")
 
 
+@base_app.command("check")
+def base_check(
+    folder: Annotated[Path, typer.Argument(help="pipeline folder in the published layout")],
+    gslrm: Annotated[Path | None, typer.Option(help="GS-LRM checkpoint")] = None,
+) -> None:
+    """Print what a folder holds, what fits and what is missing; status 1 when something does not."""
+    from mvfl.base.check import check_base
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder.")
+    findings = check_base(folder, gslrm)
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
+    if not all(f.good for f in findings):
+        raise typer.Exit(1)
+
+
 @base_app.command("train")
 def base_train(
     settings: Annotated[Path, typer.Option(help="YAML settings")] = Path("configs/embedded_base.yaml"),

@@ -62,7 +62,6 @@ class BaseTraining(Strict):
     autoencoder: AutoencoderTraining
     multiview: Experiment
     gslrm: GslrmFinetuning
-    gslrm_target_views: PositiveInt = Field(8, description="supervised views per object and step")
     evaluation_samples: PositiveInt = Field(48, description="held-out samples")
     sampling: Sampling
     seed: int = 0
@@ -189,7 +188,7 @@ def _gslrm(settings: BaseTraining, work: Path, _out: Path, _workers: int) -> Non
     out = work / "gslrm.safetensors"
     finetune_gslrm(
         settings.gslrm, start, manifest, manifest, {n: n for n in manifest.train}, OFFLINE, "embedded_gslrm",
-        work / "state_gslrm", out, target_views=settings.gslrm_target_views,
+        work / "state_gslrm", out,
     )  # fmt: skip
     model = load_gslrm(out, manifest.image_size).to(device())
     rows: list[dict[str, float]] = []

@@ -210,7 +210,12 @@ class GslrmFinetuning(Strict):
 
     steps: PositiveInt = 10000
     batch_size: PositiveInt = Field(2, description="objects per step")
-    input_views: PositiveInt = Field(6, description="views the network sees (the first slots)")
+    input_views: PositiveInt = Field(6, description="views the network sees")
+    view_choice: Literal["first", "overlap", "any"] = Field(
+        "first", description="inputs are the first views; or drawn per step as published, with overlapping targets or any"
+    )
+    target_views: PositiveInt | None = Field(None, description="supervised views per object and step; default all")
+    compositing: Literal["float", "8bit"] = Field("float", description="8bit pastes over white as the published loader does")
     real_targets: bool = Field(
         True, description="supervise with the recorded pictures of the same cameras; false: with the generated ones"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from mvfl.config.schema import RodentDataset
 from mvfl.data.rodent.sampling import make_sample
@@ -27,8 +27,12 @@ def _extra_cameras(settings: RodentDataset, index: int) -> list[Camera]:
     return [orbit_camera(a, e, size=settings.image_size) for a, e in angles]
 
 
+def _one_thread() -> None:
+    """Workers share the cores: a BLAS with threads of its own would make each of them three times slower."""
+    threadpool_limits(1)
+
+
 def _render_one(settings: RodentDataset, folder: Path, index: int) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     rig = load_rig(settings.rig, settings.image_size)
     cameras = [*rig.cameras, *_extra_cameras(settings, index)]
     drawn = make_sample(
@@ -57,7 +61,7 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
     with written_aside(out / "samples") as folder:
         folder.mkdir()
         one = partial(_render_one, settings, folder)
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
             for _ in tracked(pool.map(one, range(count), chunksize=4), f"render {name}", count):
                 pass
     rig = load_rig(settings.rig, settings.image_size)

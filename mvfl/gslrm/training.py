@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import random
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from mvfl import __version__
@@ -22,10 +25,11 @@ from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.losses import gslrm_loss, load_vgg
 from mvfl.gslrm.model import Gslrm, GslrmOutput, Rays, freeze, pixel_rays
 from mvfl.gslrm.rendering import Renderer, Rendering, render
+from mvfl.gslrm.view_choice import choose_views, paste_over
 from mvfl.runtime.devices import device as pick_device
 from mvfl.runtime.files import InputError, digest, sha256, written_aside
 from mvfl.runtime.progress import Bar, say
-from mvfl.runtime.randomness import batch_indices
+from mvfl.runtime.randomness import batch_indices, derived_seed
 from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
 
@@ -55,18 +59,22 @@ class Views:
         return Views(*(t.to(device) for t in vars(self).values()))
 
 
-def load_views(manifest: Manifest, name: str, all_views: bool = True) -> Views:
+def load_views(manifest: Manifest, name: str, all_views: bool = True, eight_bit: bool = False) -> Views:
     """Read a sample over white; generated pictures without alpha get their mask from the distance to white.
 
     Args:
         manifest: real or synthetic data set.
         name: sample.
         all_views: also the views beyond the rig's.
+        eight_bit: composite in 8 bit, as the published loader does.
     """
     sample = manifest.sample(name)
     count = len(sample.files) if all_views else manifest.views
     rgba = manifest.pictures(sample, list(range(count)))
     images, alphas = composite(rgba, 1.0), rgba[:, 3:]
+    if eight_bit:
+        pasted = [paste_over(Image.open(f).convert("RGBA"), manifest.image_size, 255, False) for f in sample.files[:count]]
+        images = torch.stack(pasted)
     if bool((alphas == 1).all()):
         alphas = predicted_mask(images).float()
     cameras = [c.resized(manifest.image_size, manifest.image_size) for c in sample.cameras[:count]]
@@ -74,13 +82,13 @@ def load_views(manifest: Manifest, name: str, all_views: bool = True) -> Views:
     return Views(images, alphas, c2w, intrinsics)
 
 
-def reconstruct(model: Gslrm, inputs: list[Views]) -> GslrmOutput:
+def reconstruct(model: Gslrm, inputs: Sequence[Views]) -> GslrmOutput:
     """Run the network on a batch of objects with the same number of views."""
     stack = lambda f: torch.stack([getattr(v, f) for v in inputs])  # noqa: E731
     return model(stack("images"), stack("c2w"), stack("intrinsics"))
 
 
-def render_views(output: GslrmOutput, targets: list[Views], renderer: Renderer) -> Rendering:
+def render_views(output: GslrmOutput, targets: Sequence[Views], renderer: Renderer) -> Rendering:
     """Render every object from its target cameras; results are stacked [object x view, ...]."""
     height, width = targets[0].images.shape[-2:]
     drawn = [render(g, v.c2w, v.intrinsics, height, width, renderer) for g, v in zip(output.gaussians, targets, strict=True)]
@@ -129,7 +137,6 @@ def finetune_gslrm(
     state_folder: Path,
     out: Path,
     minutes: float | None = None,
-    target_views: int | None = None,
 ) -> None:
     """Train from a checkpoint and write `gslrm.safetensors`.
 
@@ -143,7 +150,6 @@ def finetune_gslrm(
         state_folder: training state and log.
         out: file to write.
         minutes: time budget.
-        target_views: number of supervised views drawn per object and step; default all of the target sample.
 
     Raises:
         InputError: the two data sets have different rigs, or an option does not fit the model.
@@ -154,6 +160,11 @@ def finetune_gslrm(
         raise InputError(
             f"Rig of {inputs.name} ({inputs.rig.hash}) and of {targets.name} ({targets.rig.hash}) differ: pictures and "
             "cameras would not match. Generate the synthetic views again from a model trained on this rig."
+        )
+    if settings.view_choice != "first" and inputs.data_hash != targets.data_hash:
+        raise InputError(
+            f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample; generated views have "
+            "their own inputs, so use 'first' with them."
         )
     device = pick_device()
     model = load_gslrm(checkpoint, inputs.image_size, settings.clip_xyz).to(device)
@@ -180,8 +191,11 @@ def finetune_gslrm(
 
     @functools.lru_cache(maxsize=64)
     def views_of(name: str) -> tuple[Views, Views]:
-        seen = load_views(inputs, name, all_views=False).select(list(range(settings.input_views)))
-        return seen, load_views(targets, pairs[name])
+        eight_bit = settings.compositing == "8bit"
+        seen = load_views(inputs, name, settings.view_choice != "first", eight_bit)
+        if settings.view_choice == "first":
+            seen = seen.select(list(range(settings.input_views)))
+        return seen, load_views(targets, pairs[name], eight_bit=eight_bit)
 
     def fetch(at: int) -> list[Future[tuple[Views, Views]]]:
         return [pool.submit(views_of, names[i]) for i in batch_indices(len(names), settings.batch_size, at, settings.seed)]
@@ -193,11 +207,14 @@ def finetune_gslrm(
         while step < settings.steps:
             chosen = [f.result() for f in coming]
             coming = fetch(step + 1)
-            seen = [c[0].to(device) for c in chosen]
-            wanted = [c[1].to(device) for c in chosen]
-            if target_views is not None:
+            seen: Sequence[Views] = [c[0].to(device) for c in chosen]
+            wanted: Sequence[Views] = [c[1].to(device) for c in chosen]
+            if settings.view_choice != "first":
+                draws = random.Random(derived_seed(settings.seed, step))
+                wanted, seen = zip(*(_drawn_views(w, settings, draws) for w in wanted), strict=True)
+            elif settings.target_views is not None:
                 rng = np.random.default_rng([settings.seed, step, 2])
-                wanted = [w.select(sorted(rng.permutation(len(w.images))[:target_views].tolist())) for w in wanted]
+                wanted = [w.select(sorted(rng.permutation(len(w.images))[: settings.target_views].tolist())) for w in wanted]
             with autocast:
                 output = reconstruct(model, seen)
             drawn = render_views(output, wanted, settings.renderer)
@@ -247,6 +264,14 @@ def _check_written(path: Path, model: Gslrm) -> None:
             raise InputError(f"{path}: {key} read back differs from the weights; is the disk full?")
 
 
-def _rays(views: list[Views]) -> Rays:
+def _drawn_views(views: Views, settings: GslrmFinetuning, draws: random.Random) -> tuple[Views, Views]:
+    """Targets (inputs included) and inputs of one object, drawn as published."""
+    wanted = settings.target_views or len(views.images)
+    positions = views.c2w[:, :3, 3].cpu().numpy()
+    choice = choose_views(positions, wanted, settings.input_views, settings.view_choice == "overlap", True, draws)
+    return views.select([*choice.inputs, *choice.targets]), views.select(choice.inputs)
+
+
+def _rays(views: Sequence[Views]) -> Rays:
     c2w, k = (torch.stack([getattr(v, f) for v in views]) for f in ("c2w", "intrinsics"))
     return pixel_rays(c2w, k, *views[0].images.shape[-2:])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import parity_tensors
+from conftest import parity_file, parity_tensors
 from PIL import Image
 
 from mvfl.config.schema import Augmentation, FolderDataset, RodentDataset
@@ -157,3 +157,42 @@ def test_tints_come_from_the_seed_alone() -> None:
     a = Augmentation(backgrounds=["white", "gray"], tints=3)
     assert _variants(a, 1, 5) == _variants(a, 1, 5) != _variants(a, 2, 5)
     assert _variants(a, 1, 5)[:2] == [(1.0, 1.0, 1.0), (0.5, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["published", "overlap_unsorted", "plain"])
+def test_the_view_choice_of_the_original_loader_is_repeated_from_its_seed(name: str) -> None:
+    import random
+
+    from mvfl.gslrm.view_choice import choose_views, paste_over
+
+    table = json.loads(parity_file("data_tiny/datasets.json").read_text())[name]
+    stored = parity_tensors("data_tiny/datasets.safetensors")
+    w2c = stored["gs.cameras.w2c"].numpy()
+    positions = np.linalg.inv(w2c)[:, :3, 3]
+    settings = table["overrides"]
+    choice = choose_views(
+        positions, table["num_views"], table["num_input_views"],
+        settings.get("training.dataset.maximize_view_overlap", True), settings.get("inference", True),
+        random.Random(table["python_random_seed"]),
+    )  # fmt: skip
+    assert [*choice.inputs, *choice.targets] == table["chosen"]
+    grey = 127 if settings.get("training.dataset.background_color") == "gray" else 255
+    keep_alpha = not settings.get("training.dataset.remove_alpha", False)
+    for i, view in enumerate(table["chosen"]):
+        picture = Image.fromarray(stored["rgba_u8"][view].numpy())
+        got = paste_over(picture, table["image_size"], grey, keep_alpha)
+        torch.testing.assert_close(got, stored[f"gs.{name}.image"][i], atol=1e-6, rtol=0)
+
+
+def test_base_check_says_what_fits_and_what_is_missing(tiny_base: Path, tmp_path: Path) -> None:
+    from mvfl.base.check import check_base
+
+    pipeline = tiny_base.parent / "pipeline"
+    assert all(f.good for f in check_base(pipeline))
+    shutil.copytree(pipeline, tmp_path / "half")
+    (tmp_path / "half" / "tokenizer" / "tokenizer.json").unlink()
+    (tmp_path / "half" / "tokenizer" / "merges.txt").unlink()
+    config = tmp_path / "half" / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 768'))
+    bad = {f.part: f.text for f in check_base(tmp_path / "half") if not f.good}
+    assert bad == {"tokenizer": "missing: tokenizer/merges.txt", "prompt width": "text encoder 768, UNet 64"}

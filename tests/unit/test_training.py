@@ -292,12 +292,11 @@ def test_a_resumed_gslrm_run_gives_the_same_weights(tiny_base: Path, tiny_manife
     start = tiny_base.parent / "pipeline" / "gslrm" / "gslrm.safetensors"
     settings = GslrmFinetuning(
         steps=2, batch_size=1, warmup_steps=1, mixed_precision="no", losses=GslrmLosses(alpha=0.1), checkpoint_every=1,
-        log_every=1,
+        log_every=1, target_views=2,
     )  # fmt: skip
     pairs = {n: n for n in tiny_manifest.train}
     run = lambda name: finetune_gslrm(  # noqa: E731
         settings, start, tiny_manifest, tiny_manifest, pairs, QUIET, "x", tmp_path / name, tmp_path / f"{name}.safetensors",
-        target_views=2,
     )  # fmt: skip
     run("a")
     run("b")
@@ -306,6 +305,27 @@ def test_a_resumed_gslrm_run_gives_the_same_weights(tiny_base: Path, tiny_manife
     run("b")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert load_file(tmp_path / "a.safetensors")["model.gaussian_upsampler.linear.weight"].isfinite().all()
+
+
+def test_the_published_view_choice_trains_on_one_data_set_and_is_refused_between_two(
+    tiny_base: Path, tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    start = tiny_base.parent / "pipeline" / "gslrm" / "gslrm.safetensors"
+    settings = GslrmFinetuning(
+        steps=1, batch_size=1, warmup_steps=0, mixed_precision="no", input_views=3, target_views=5, view_choice="any",
+        compositing="8bit",
+    )  # fmt: skip
+    pairs = {n: n for n in tiny_manifest.train}
+    other = replace(tiny_manifest, data_hash="other")
+    run = lambda targets: finetune_gslrm(  # noqa: E731
+        settings, start, tiny_manifest, targets, pairs, QUIET, "x", tmp_path / "s", tmp_path / "out.safetensors"
+    )
+    run(tiny_manifest)
+    assert (tmp_path / "out.safetensors").exists()
+    with pytest.raises(InputError, match="use 'first' with them"):
+        run(other)
 
 
 # ------------------------------------------------------------------------------------------- runtime
