@@ -315,6 +315,13 @@ class Thresholds(Strict):
     min_good_slots: Fraction = Field(0.99, description="share of slots that must pass for A")
 
 
+class LpipsFiles(Strict):
+    """Files for LPIPS; they are not shipped."""
+
+    backbone: Path = Field(description="torchvision's VGG-16 weights (.pth or .safetensors)")
+    heads: Path = Field(description="LPIPS' linear layers for VGG (vgg.pth of the lpips package)")
+
+
 class Evaluation(Strict):
     """The verdict."""
 
@@ -322,6 +329,7 @@ class Evaluation(Strict):
     samples: PositiveInt = Field(20, description="validation samples, each with every reference view")
     references: Literal["first", "all"] = "all"
     thresholds: Thresholds = Thresholds()
+    lpips: LpipsFiles | None = Field(None, description="adds LPIPS to metrics.json; decides nothing")
     seed: int = 7
 
 

@@ -24,11 +24,13 @@ class Consistency(NamedTuple):
     """Figures of one object.
 
     Attributes:
-        hull_iou: IoU of each silhouette with the reprojected visual hull, mean over views.
+        hull_iou: IoU of the silhouettes with the reprojected visual hull, mean over views.
+        hull_iou_per_view: the same per view.
         colour: 1 - mean standard deviation across views of the colour of hull surface points, scaled to 0..1.
     """
 
     hull_iou: float
+    hull_iou_per_view: list[float]
     colour: float
 
 
@@ -53,7 +55,7 @@ def view_consistency(images: Float[Tensor, "view 3 height width"], cameras: list
     drawn = reproject(hull, projections, size, reach)
     truth = masks[:, 0] > 0
     overlap = (drawn & truth).sum((1, 2)).float() / (drawn | truth).sum((1, 2)).clamp(min=1)
-    return Consistency(float(overlap.mean()), _colour_agreement(images, projections, hull, voxel))
+    return Consistency(float(overlap.mean()), overlap.tolist(), _colour_agreement(images, projections, hull, voxel))
 
 
 def _colour_agreement(images: Tensor, projections: Tensor, hull: Tensor, voxel: float) -> float:

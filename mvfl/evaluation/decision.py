@@ -16,6 +16,15 @@ MEANING: dict[Case, str] = {
 }
 
 
+LOSS_SENTENCES = {
+    "falling": "The loss still falls.",
+    "plateau": "The loss has levelled off.",
+    "rising": "The loss rises.",
+    "oscillating": "The loss jumps to and fro; a lower learning rate may help.",
+    "broken": "The loss is not a number.",
+}
+
+
 @dataclass(frozen=True)
 class Measurements:
     """What the verdict is based on; the reference slot is never among it.
@@ -176,8 +185,7 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
             f"(needed {t.min_iou:.0%}), skill {m.skill:.2f} (needed {t.min_skill:.2f}), consistency as one body "
             f"{m.consistency:.0%} (needed {t.min_consistency:.0%})."
         ]
-    reasons.append({"falling": "The loss still falls.", "plateau": "The loss has levelled off.", "rising": "The loss rises.",
-                    "broken": "The loss is not a number."}[m.loss_state])  # fmt: skip
+    reasons.append(LOSS_SENTENCES[m.loss_state])
     return Decision(
         case,
         MEANING[case],

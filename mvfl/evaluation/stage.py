@@ -15,6 +15,7 @@ from mvfl.config.schema import Case, Drawing, Evaluation
 from mvfl.data.samples import Manifest, read_manifest
 from mvfl.evaluation.consistency import Consistency, view_consistency
 from mvfl.evaluation.decision import MEANING, DecisionRecord, Measurements, decide
+from mvfl.evaluation.lpips import load_lpips
 from mvfl.evaluation.pictures import save_grid, save_loss_curve
 from mvfl.evaluation.scoring import METRICS, Truth, baselines, copy_score, draw_views, load_truth, score_views, slot_assignment
 from mvfl.evaluation.trend import loss_trend
@@ -167,6 +168,7 @@ def measure(
             n: {s: {m: float(t[m][:, int(s)][scored[:, int(s)]].mean()) for m in METRICS} for s in slots} for n, t in tables.items()
         },
         "skill": gains,
+        "hull_iou_per_slot": [sum(c) / len(c) for c in zip(*(d.hull_iou_per_view for d in drawn), strict=True)],
         "colour_consistency": sum(r[1] for r in relative) / len(relative),
         "per_reference": per_reference,
     }
@@ -205,6 +207,16 @@ def evaluate_checkpoint(
     trend = loss_trend(log)
     others = baselines(manifest, truth, experiment.view_conditioning)
     measurements, detail = measure(images, truth, others, trend.state)
+    if settings.lpips is not None:
+        lpips = load_lpips(settings.lpips.backbone, settings.lpips.heads)
+        detail["lpips"] = {
+            name: float(
+                torch.cat([lpips(p, t) for p, t in zip(pictures, truth.images, strict=True)])
+                .view(truth.scored.shape)[truth.scored]
+                .mean()
+            )
+            for name, pictures in {"model": images, **others}.items()
+        }
     decision = decide(measurements, settings.thresholds)
     case = override or decision.case
     paths.out.mkdir(parents=True, exist_ok=True)

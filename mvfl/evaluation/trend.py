@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+OSCILLATION = 0.5
+
 
 @dataclass(frozen=True)
 class LossTrend:
@@ -16,13 +18,15 @@ class LossTrend:
         last: median of the last tenth.
         slope_per_1000: Theil-Sen slope, relative to the median loss, per 1000 steps.
         low, high: 95 % bootstrap interval of the slope.
-        state: `falling`, `plateau`, `rising` or `broken` (NaN).
+        oscillation: lag-one autocorrelation of the detrended loss; near 0 is noise, far below 0 jumps to and fro.
+        state: `falling`, `plateau`, `rising`, `oscillating` or `broken` (NaN).
     """
 
     last: float | None
     slope_per_1000: float | None
     low: float | None
     high: float | None
+    oscillation: float | None
     state: str
 
     def to_json(self) -> dict[str, Any]:
@@ -34,12 +38,12 @@ def loss_trend(log: list[dict[str, Any]], window: int = 500) -> LossTrend:
     """Judge `train/loss` over the last `window` steps of a log."""
     rows = [r for r in log if "train/loss" in r]
     if not rows or any(r["train/loss"] is None for r in rows[-20:]):
-        return LossTrend(None, None, None, None, "broken")
+        return LossTrend(None, None, None, None, None, "broken")
     end = rows[-1]["step"]
     points = np.array([(r["step"], r["train/loss"]) for r in rows if r["step"] > end - window])
     last = float(np.median(points[-max(1, len(points) // 10) :, 1]))
     if len(points) < 5:
-        return LossTrend(last, None, None, None, "plateau")
+        return LossTrend(last, None, None, None, None, "plateau")
     rng = np.random.default_rng(0)
     scale = 1000 / float(np.median(points[:, 1]))
 
@@ -50,5 +54,11 @@ def loss_trend(log: list[dict[str, Any]], window: int = 500) -> LossTrend:
 
     draws = [slope(points[np.sort(rng.integers(len(points), size=len(points)))]) for _ in range(200)]
     low, high = np.quantile(draws, [0.025, 0.975])
-    state = "falling" if high < 0 else "rising" if low > 0 else "plateau"
-    return LossTrend(last, slope(points), float(low), float(high), state)
+    middle = slope(points)
+    rest = points[:, 1] - middle / scale * points[:, 0]
+    rest = np.clip(rest - np.median(rest), *np.quantile(rest - np.median(rest), [0.02, 0.98]))
+    swing = float((rest[1:] * rest[:-1]).mean() / max(float((rest**2).mean()), 1e-12))
+    # Noise of n points has an autocorrelation within about 2/sqrt(n) of 0.
+    swings = swing < -max(OSCILLATION, 2 / len(points) ** 0.5)
+    state = "falling" if high < 0 else "rising" if low > 0 else "oscillating" if swings else "plateau"
+    return LossTrend(last, middle, float(low), float(high), swing, state)

@@ -139,3 +139,28 @@ def test_one_body_is_consistent_and_a_patchwork_is_not(truth, tiny_manifest: Man
     mixed = view_consistency(patchwork, cameras)
     assert real.hull_iou > 0.6 and real.colour > 0.7
     assert mixed.hull_iou < 0.9 * real.hull_iou
+
+
+def test_a_loss_that_jumps_to_and_fro_is_oscillating() -> None:
+    log = [{"step": s, "train/loss": 0.3 + 0.1 * (-1) ** (s // 10)} for s in range(10, 1000, 10)]
+    assert loss_trend(log).state == "oscillating"
+
+
+def test_lpips_needs_its_files_and_is_zero_for_equal_pictures(tmp_path) -> None:
+    from mvfl.evaluation.lpips import TAPS, Lpips, load_lpips
+    from mvfl.runtime.files import InputError
+
+    torch.manual_seed(0)
+    state = {k: torch.randn_like(v) * 0.05 for k, v in Lpips().state_dict().items() if k.startswith("features.")}
+    torch.save({**state, "classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
+    widths = (64, 128, 256, 512, 512)
+    torch.save({f"lin{i}.model.1.weight": torch.rand(1, widths[i], 1, 1) for i in range(len(TAPS))}, tmp_path / "vgg.pth")
+    model = load_lpips(tmp_path / "vgg16.pth", tmp_path / "vgg.pth")
+    image = torch.rand(2, 3, 32, 32)
+    assert model(image, image).abs().max() == 0
+    near, far = (model(image, (image + s * torch.randn_like(image)).clamp(0, 1)) for s in (0.05, 0.4))
+    assert (near < far).all() and (near > 0).all()
+    with pytest.raises(InputError, match="needs files that you bring"):
+        load_lpips(tmp_path / "none.pth", tmp_path / "vgg.pth")
+    with pytest.raises(InputError, match="is missing"):
+        load_lpips(tmp_path / "vgg.pth", tmp_path / "vgg.pth")
