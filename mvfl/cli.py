@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -46,6 +46,12 @@ def _parse(kind: Any, text: str) -> Any:
     """Settings from JSON or @FILE."""
     content = Path(text[1:]).read_text() if text.startswith("@") else text
     return TypeAdapter(kind).validate_python(json.loads(content))
+
+
+class LatentSettings(schema.Augmentation):
+    """What the stage `latents` reads."""
+
+    seed: int = 42
 
 
 def _begin(log: Path | None, threads: int) -> None:
@@ -146,11 +152,10 @@ def latents(settings: Settings, manifest: File, base: File, out: Out, threads: T
     from mvfl.data.samples import read_manifest
     from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 
-    raw = json.loads(settings)
-    seed = raw.pop("seed")
+    parsed = _parse(LatentSettings, settings)
     record = read_record(base)
     pipeline = MultiViewPipeline.from_pretrained(record.pipeline).to(device())
-    cache_latents(read_manifest(manifest), pipeline, _parse(schema.Augmentation, json.dumps(raw)), seed, record.hash, out)
+    cache_latents(read_manifest(manifest), pipeline, parsed, parsed.seed, record.hash, out)
 
 
 @app.command()
@@ -163,6 +168,7 @@ def train(
     prompts: Annotated[Path, typer.Option(help="clr_embeds.pt")],
     state: Annotated[Path, typer.Option(help="folder of the training state; kept between runs")],
     out: Out,
+    start: Annotated[Path | None, typer.Option(help="provenance.json of the checkpoint before this segment")] = None,
     wandb: Annotated[str, typer.Option(help="W&B settings as JSON")] = "{}",
     minutes: Minutes = None,
     threads: Threads = 2,
@@ -174,7 +180,7 @@ def train(
     from mvfl.mvdiffusion.validation import Validation
 
     experiment = _parse(schema.TrainingRun, settings)
-    paths = TrainingPaths(base, latents.parent, prompts, state, out)
+    paths = TrainingPaths(base, latents.parent, prompts, state, out, start.parent if start else None)
     validation = Validation(manifest, experiment, prompts, state / "validation")
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of one job, one holds the lock
     with only_writer(state) if first else contextlib.nullcontext():
@@ -193,7 +199,7 @@ def evaluate(
     train_log: Annotated[Path, typer.Option(help="log.jsonl")],
     out: Out,
     evaluation: Annotated[str, typer.Option(help="evaluation settings as JSON")] = "{}",
-    override: Annotated[str | None, typer.Option(help="a person's decision")] = None,
+    override: Annotated[Literal["A", "B", "C", "D"] | None, typer.Option(help="a person's decision")] = None,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
@@ -203,7 +209,7 @@ def evaluate(
 
     paths = EvaluationPaths(manifest, base, checkpoint.parent, prompts, train_log, out)
     parsed = _parse(schema.Evaluation, evaluation)
-    evaluate_checkpoint(name, _parse(schema.Drawing, settings), step, parsed, override, paths)  # type: ignore[arg-type]
+    evaluate_checkpoint(name, _parse(schema.Drawing, settings), step, parsed, override, paths)
     decision = read_json(out / "decision.json", "run again")
     say(f"Case {decision['case']}: {' '.join(decision['computed']['reasons'])}")
 

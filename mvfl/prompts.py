@@ -108,27 +108,28 @@ def embed_prompts(style: PromptStyle, base: Path, out: Path, views: int = 6, wid
         raise InputError(f"The text encoder of {base} gives NaN or infinity; its weights are damaged.")
     between_views = cosine_similarity(embeds)
     between_styles = cosine_similarity(torch.stack([e.flatten(0, 1) for e in everything.values()]))
-    with written_aside(out) as folder:
-        folder.mkdir(parents=True)
-        torch.save(embeds.clone(), folder / "clr_embeds.pt")
-        chosen = STYLES[style]
-        write_json(
-            folder / "metadata.json",
-            {
-                "style": style, "views": chosen.views, "color_prompts": chosen.prompts,
-                "normal_prompts": chosen.normal_prompts, "shape": list(embeds.shape), "dtype": "float16",
-                "model": str(encoder.config.name_or_path), "encoder_width": encoder.config.hidden_size,
-                "sha256": digest(embeds.numpy().tobytes().hex()),
-            },
-        )  # fmt: skip
-        write_json(
-            folder / "similarity.json",
-            {
-                "views": {"names": chosen.views, "cosine": between_views.round(4).tolist()},
-                "styles": {"names": list(everything), "cosine": between_styles.round(4).tolist()},
-            },
-        )
-        _draw_matrices(folder / "similarity.png", style, chosen.views, between_views, list(everything), between_styles)
+    chosen = STYLES[style]
+    out.mkdir(parents=True, exist_ok=True)  # may be a folder of the user's: only our own files are written
+    with written_aside(out / "similarity.png") as temporary:
+        _draw_matrices(temporary, style, chosen.views, between_views, list(everything), between_styles)
+    write_json(
+        out / "similarity.json",
+        {
+            "views": {"names": chosen.views, "cosine": between_views.round(4).tolist()},
+            "styles": {"names": list(everything), "cosine": between_styles.round(4).tolist()},
+        },
+    )
+    write_json(
+        out / "metadata.json",
+        {
+            "style": style, "views": chosen.views, "color_prompts": chosen.prompts,
+            "normal_prompts": chosen.normal_prompts, "shape": list(embeds.shape), "dtype": "float16",
+            "model": str(encoder.config.name_or_path), "encoder_width": encoder.config.hidden_size,
+            "sha256": digest(embeds.numpy().tobytes().hex()),
+        },
+    )  # fmt: skip
+    with written_aside(out / "clr_embeds.pt") as temporary:
+        torch.save(embeds.clone(), temporary)
 
 
 def _draw_matrices(path: Path, style: str, views: tuple[str, ...], a: np.ndarray, styles: list[str], b: np.ndarray) -> None:
@@ -145,5 +146,5 @@ def _draw_matrices(path: Path, style: str, views: tuple[str, ...], a: np.ndarray
         for (i, j), value in np.ndenumerate(matrix):
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.8 else "black", fontsize=8)
         ax.set_title(f"Cosine similarity: {title}")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
     plt.close(figure)

@@ -148,13 +148,15 @@ def segment_start(w):
     return [checkpoint_of(w.experiment, before[-1])] if before else []
 
 
-def launch_options(gpus):
-    """Options of `accelerate launch`: one process per GPU, or one on the CPU."""
-    count = max(1, int(gpus))
-    many = " --multi_gpu --main_process_port 0" if count > 1 else ""
-    cpu = "" if int(gpus) else " --cpu"
+def launch_command(gpus):
+    """`accelerate launch` for several GPUs; one process needs no launcher, which would swallow signals and exit status."""
+    if int(gpus) < 2:
+        return ""
     # Precision and compilation are the experiment's settings, not the launcher's.
-    return f"--num_machines 1 --num_processes {count} --mixed_precision no --dynamo_backend no{many}{cpu}"
+    return (
+        f"accelerate launch --multi_gpu --num_machines 1 --num_processes {gpus} --main_process_port 0"
+        " --mixed_precision no --dynamo_backend no --no_python"
+    )
 
 
 def converged_gslrm(w):

@@ -59,11 +59,12 @@ rule train_mvdiffusion:
         manifest=lambda w: manifest_of(experiment_of(w.experiment).dataset),
         state=lambda w: state_of(w.experiment, "mvdiffusion"),
         out=f"{RESULTS}/experiments/{{experiment}}/mvdiffusion/checkpoint-{{step}}",
-        launch=lambda w, resources: launch_options(resources.gpu),
+        launch=lambda w, resources: launch_command(resources.gpu),
+        start=lambda w, input: f"--start {input.start}" if input.start else "",
     message:
         "Training {wildcards.experiment} up to step {wildcards.step}; state and log are in {params.state}."
     shell:
-        "accelerate launch {params.launch} --no_python mvfl train --settings {params.settings:q} --wandb {params.wandb:q}"
+        "{params.launch} mvfl train --settings {params.settings:q} --wandb {params.wandb:q}"
         " --until-step {wildcards.step} --base {input.base:q} --manifest {params.manifest:q} --latents {input.latents:q}"
-        " --prompts {input.prompts:q} --state {params.state:q} --out {params.out:q}"
+        " --prompts {input.prompts:q} {params.start} --state {params.state:q} --out {params.out:q}"
         " --minutes {resources.runtime} --threads {threads} --log {log:q}"

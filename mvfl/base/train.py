@@ -69,7 +69,10 @@ class BaseTraining(Strict):
 
 def load_base_training(path: Path) -> BaseTraining:
     """Read the settings of a base."""
-    return BaseTraining.model_validate(yaml.safe_load(path.read_text()))
+    try:
+        return BaseTraining.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
 
 
 def architecture(settings: BaseTraining, views: int) -> Architecture:
@@ -101,6 +104,8 @@ def train_base(settings: BaseTraining, work: Path, out: Path, workers: int, stag
         workers: processes for rendering.
         stages: subset of `STAGES`.
     """
+    if unknown := [s for s in stages if s not in STAGES]:
+        raise InputError(f"There is no stage {', '.join(unknown)}; stages are {', '.join(STAGES)}.")
     for stage in stages:
         began = time.monotonic()
         {"data": _data, "autoencoder": _autoencoder, "multiview": _multiview, "gslrm": _gslrm, "export": _export}[stage](
@@ -231,6 +236,8 @@ def _export(settings: BaseTraining, work: Path, out: Path, _workers: int) -> Non
             "random_and_frozen": ["image_encoder", "text_encoder", "tokenizer", "image_normalizer"],
         }
         write_json(folder / "card.json", card)
+        if (out / "README.md").is_file():
+            shutil.copyfile(out / "README.md", folder / "README.md")  # the card in words is written by a person
         write_provenance(folder, "base train", settings.model_dump(mode="json"), {"data": _manifest(work).data_hash})
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.gslrm.gaussians import Gaussians, view_colours
+from mvfl.runtime.files import InputError
 
 Renderer = Literal["auto", "gsplat", "torch"]
 NEAR, FAR = 0.2, 100.0
@@ -63,7 +64,7 @@ def _render_gsplat(g: Gaussians, c2w: Tensor, intrinsics: Tensor, height: int, w
     from gsplat import rasterization
 
     if not g.xyz.is_cuda:
-        raise RuntimeError("gsplat has no CPU path; use renderer: torch (or auto) on a machine without CUDA.")
+        raise InputError("gsplat has no CPU path; use renderer: torch (or auto) on a machine without CUDA.")
     k = torch.zeros(len(c2w), 3, 3, device=c2w.device)
     k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2] = intrinsics.unbind(-1)
     k[:, 2, 2] = 1

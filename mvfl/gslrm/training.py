@@ -166,6 +166,8 @@ def finetune_gslrm(
             f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample; generated views have "
             "their own inputs, so use 'first' with them."
         )
+    if settings.input_views > inputs.views:
+        raise InputError(f"gslrm.input_views is {settings.input_views}, but {inputs.name} has {inputs.views} views; lower it.")
     device = pick_device()
     model = load_gslrm(checkpoint, inputs.image_size, settings.clip_xyz).to(device)
     f = settings.freeze

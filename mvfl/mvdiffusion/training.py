@@ -51,6 +51,7 @@ class TrainingPaths:
         prompts: `clr_embeds.pt` of the prompt style of this segment.
         state: training state, log and validation grids; not a declared output.
         out: exported checkpoint folder.
+        start: exported checkpoint that the segment continues from, or None for the first segment.
     """
 
     base: Path
@@ -58,6 +59,7 @@ class TrainingPaths:
     prompts: Path
     state: Path
     out: Path
+    start: Path | None = None
 
 
 def collapse_sign(scores: dict[str, float]) -> str | None:
@@ -161,6 +163,13 @@ def train_segment(
     unet = with_view_conditioning(widen_conv_in(pipeline.unet), experiment.view_conditioning).train()
     if unet.config.num_views != len(rig.cameras):
         raise InputError(f"The base draws {unet.config.num_views} views, the data set has {len(rig.cameras)} cameras.")
+    if experiment.reference != "random" and experiment.reference >= len(rig.cameras):
+        raise InputError(f"reference {experiment.reference} does not exist: rig {rig.name} has views 0 to {len(rig.cameras) - 1}.")
+    if experiment.view_conditioning == "relative_prompt" and not rig.is_symmetric:
+        raise InputError(
+            f"view_conditioning relative_prompt needs a uniform ring, and rig {rig.name} is none: the prompt words would mean "
+            "other directions for every reference. Use relative_pose."
+        )
     prompts = load_prompts(paths.prompts, unet).to(device)
     if t.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -177,14 +186,24 @@ def train_segment(
     unet.to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, fused=True, eps=1e-8)
     ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)
-    state = TrainingState(
-        paths.state / "states", fingerprint(experiment, index["data_hash"], base.hash), t.keep_states, t.save_minutes
-    )
-    step, saved = state.load(at_most=until_step)
+    mark = fingerprint(experiment, index["data_hash"], base.hash)
+    with accelerator.main_process_first():
+        state = TrainingState(paths.state / "states", mark, t.keep_states, t.save_minutes)
+        step, saved = state.load(at_most=until_step)
+    start_step = int(paths.start.name.split("-")[1]) if paths.start else 0
+    if step < start_step and paths.start is not None:
+        # The state is gone, but the segment before this one left its weights.
+        say(f"No training state reaches step {start_step}: starting from the weights of {paths.start}, optimiser anew.")
+        unet.load_state_dict(load_unet(paths.start / "unet").state_dict())
+        ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)
+        step, saved = start_step, None
     if saved is not None:
         unet.load_state_dict(saved["unet"])
         optimizer.load_state_dict(saved["optimizer"])
         ema.load_state_dict(saved["ema"])
+        if accelerator.scaler is not None and saved["scaler"] is not None:
+            accelerator.scaler.load_state_dict(saved["scaler"])
+        del saved
         say(f"Resuming at step {step}.")
     elif main:
         say(f"Starting at step 0; norm of the reference path in conv_in: {norm_at_start:.4f}.")
@@ -197,8 +216,10 @@ def train_segment(
             "unet": {k: v.detach().cpu() for k, v in unet.state_dict().items()},
             "optimizer": optimizer.state_dict(),
             "ema": ema.state_dict(),
+            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
         }
 
+    collapsed: str | None = None
     per_pass = t.batch_size * accelerator.num_processes
     run_config = {"experiment": experiment.model_dump(mode="json"), "until_step": until_step}
     tracker = Tracker(paths.state, wandb, experiment.wandb_run, "mvdiffusion", run_config, active=main)
@@ -254,13 +275,25 @@ def train_segment(
                     say(f"Warning at step {step}: {sign} Look at {picture}.")
                     tracker.log(step, {"val/collapsed": 1.0})
                     if t.stop_on_collapse:
-                        raise Collapsed(f"Stopped at step {step}: {sign} The pictures are in {picture.parent}.")
-                tracker.log_image(step, "validation/images", picture)
-            due = step % t.checkpoint_every == 0 or step == until_step or state.due or bool(stop)
+                        collapsed = f"Stopped at step {step}: {sign} The pictures are in {picture.parent}."
+                tracker.log_image("validation/images", picture, step)
+            # All processes leave the loop at the same step, or the others would wait for ever.
+            wishes = torch.tensor([float(bool(stop)), float(collapsed is not None)], device=device)
+            stop_all, collapsed_all = (accelerator.reduce(wishes) > 0).tolist()
+            due = step % t.checkpoint_every == 0 or step == until_step or state.due or stop_all
             if main and due:
+                if not (torch.isfinite(torch.stack(losses)).all() and np.isfinite(float(gradient_norm))):
+                    raise FloatingPointError(
+                        f"Loss or gradient is not finite at step {step}; nothing is saved. The last good state is kept in "
+                        f"{paths.state}; lower training.learning_rate or use mixed_precision bf16."
+                    )
                 state.save(step, snapshot())
-            if stop and step < until_step:
-                raise Unfinished(f"Stopped at step {step} of {until_step} ({stop.reason}); the state is saved, run again to go on.")
+            if collapsed_all:
+                raise Collapsed(collapsed or f"Stopped at step {step}: the first process saw the views collapse.")
+            if stop_all and step < until_step:
+                accelerator.wait_for_everyone()
+                reason = stop.reason or "another process asked for it"
+                raise Unfinished(f"Stopped at step {step} of {until_step} ({reason}); the state is saved, run again to go on.")
     if main:
         _export(unet, ema, experiment, until_step, paths, rig)
     accelerator.wait_for_everyone()

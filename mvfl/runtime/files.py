@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -33,11 +34,17 @@ def written_aside(path: Path) -> Iterator[Path]:
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
         if temporary.is_dir() and path.exists():
-            _remove(path)
-        os.replace(temporary, path)
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            _remove(old)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
-        raise InputError(f"Could not write {path}: {error.strerror or error}. Free some space and run again.") from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        raise InputError(f"Could not write {path}: {error.strerror}. Free some space or mend the rights, and run again.") from error
     except BaseException:
         _remove(temporary)
         raise

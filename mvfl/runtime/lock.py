@@ -30,9 +30,10 @@ def only_writer(folder: Path) -> Iterator[None]:
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
     while True:
+        draft = path.with_name(f".lock-{mine['host']}-{mine['pid']}")
+        draft.write_text(json.dumps(mine), encoding="utf-8")
         try:
-            with open(path, "x", encoding="utf-8") as handle:
-                json.dump(mine, handle)
+            os.link(draft, path)  # appears whole or not at all
             break
         except FileExistsError:
             holder = _read(path)
@@ -44,6 +45,8 @@ def only_writer(folder: Path) -> Iterator[None]:
                 ) from None
             say(f"The holder of {path} is gone; taking over.")
             path.unlink(missing_ok=True)
+        finally:
+            draft.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -61,11 +64,14 @@ def _read(path: Path) -> dict[str, str | int | None] | None:
 def _alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None]) -> bool:
     """Whether the holder may still run; on another machine without SLURM nobody can tell, so it counts as alive."""
     job = holder.get("slurm_job")
-    if job and job == mine["slurm_job"]:
-        return False  # the same job, requeued
-    if job and shutil.which("squeue"):
-        done = subprocess.run(["squeue", "-h", "-j", str(job), "-o", "%T"], capture_output=True, text=True, timeout=60)
-        return "RUNNING" in done.stdout or "COMPLETING" in done.stdout
+    if job and job != mine["slurm_job"] and shutil.which("squeue"):
+        command = ["timeout", "60", "squeue", "-h", "-t", "all", "-j", str(job), "-o", "%T"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return "RUNNING" in done.stdout or "COMPLETING" in done.stdout
+        return "Invalid job id" not in done.stderr  # an answer that never came proves nothing
+    if job and job == mine["slurm_job"] and holder["host"] != mine["host"]:
+        return False  # the same job, requeued to another node
     if holder["host"] != mine["host"]:
         return True
     try:
@@ -84,7 +90,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         InputError: names the folder, the need and what is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    # What an earlier run left here is counted in the need already.
+    own = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    free = shutil.disk_usage(folder).free + own
     if free < needed:
         raise InputError(
             f"{what} needs about {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free. Free some space, or lower "

@@ -57,7 +57,7 @@ class Tracker:
         if self.run is not None:
             self.run.log(values, step=step)
 
-    def log_image(self, step: int, name: str, path: Path) -> None:
+    def log_image(self, name: str, path: Path, step: int) -> None:
         """Record a picture that lies on disk."""
         if self.run is not None:
             import wandb

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import signal
 import time
@@ -14,6 +16,7 @@ import torch
 from mvfl.runtime.files import InputError, read_json, write_json, written_aside
 from mvfl.runtime.progress import say
 
+RUN_FILES = ("log.jsonl", "wandb_id", "validation")
 EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
 
 
@@ -32,6 +35,10 @@ class StopRequest:
         self.reason: str | None = None
         budget = None if minutes is None else max(minutes - margin_minutes, 0.5 * minutes)
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
+        # The cluster's own clock started before this process did.
+        if end := os.environ.get("SLURM_JOB_END_TIME"):
+            left = int(end) - time.time() - 60 * margin_minutes
+            self.deadline = min(self.deadline or math.inf, time.monotonic() + left)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
@@ -63,6 +70,10 @@ class TrainingState:
             shutil.rmtree(stale, ignore_errors=True)
             folder.rename(stale)
             folder.mkdir()
+            # Numbers and pictures of the old run must not mix with those of the new one.
+            for name in RUN_FILES:
+                if (old_file := folder.parent / name).exists():
+                    old_file.rename(stale / name)
             say(f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}.")
         if not mark.exists():
             write_json(mark, {"fingerprint": fingerprint})
@@ -88,7 +99,9 @@ class TrainingState:
             written = torch.load(temporary, map_location="cpu", mmap=True, weights_only=True)
             if _tensor_count(written) != _tensor_count(state):
                 raise InputError(f"The state written to {path} misses tensors; is the disk full?")
-        for old in self._files()[: -self.keep]:
+        # States beyond this step belong to a later segment of the same run.
+        earlier = [p for p in self._files() if int(p.stem.split("-")[1]) <= step]
+        for old in earlier[: -self.keep]:
             old.unlink()
         self.saved_at = time.monotonic()
 
@@ -102,7 +115,7 @@ class TrainingState:
             if step > at_most:
                 continue
             try:
-                return step, torch.load(path, map_location="cpu", weights_only=True)
+                return step, torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             except Exception as error:
                 say(f"{path} cannot be read ({error}); it is set aside and the state before it is used.")
                 path.rename(path.with_suffix(".broken"))

@@ -371,3 +371,30 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> 
         raise OSError(28, "No space left on device")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_later_segment_never_starts_from_nothing(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
+    """Without a training state the weights of the segment before are taken, not the base's."""
+    import shutil
+    from dataclasses import replace
+
+    still = tiny_experiment.training.model_copy(update={"learning_rate": 1e-12})
+    experiment = tiny_experiment.model_copy(update={"training": still})
+    first = replace(paths, out=paths.out.parent / "checkpoint-2")
+    train_segment(tiny_experiment, 2, first, QUIET)
+    shutil.rmtree(paths.state)
+    train_segment(experiment, 3, replace(paths, start=first.out), QUIET)
+    a, b = weights(first.out), weights(paths.out)
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+
+
+def test_saving_an_early_step_again_keeps_it_beside_later_ones(tmp_path: Path) -> None:
+    state = TrainingState(tmp_path / "s", "f", keep=2)
+    for step in (6, 7, 1):
+        state.save(step, {"x": torch.ones(1)})
+    assert state.steps() == [1, 6, 7]
+
+
+def test_a_words_only_rig_and_a_missing_reference_are_refused(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
+    with pytest.raises(InputError, match="reference 9 does not exist"):
+        train_segment(tiny_experiment.model_copy(update={"reference": 9}), 1, paths, QUIET)
