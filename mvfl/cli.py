@@ -24,13 +24,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 base_app = typer.Typer(no_args_is_help=True, help="Bases: pretrained pipelines that experiments start from.")
 app.add_typer(base_app, name="base")
-benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks of the judging itself.")
+benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, and speed at full size.")
 app.add_typer(benchmark_app, name="benchmark")
 
 
 @benchmark_app.callback()
 def _benchmarks() -> None:
-    """Benchmarks of the judging itself."""
+    """Benchmarks: the judging, and speed at full size."""
 
 
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
@@ -329,6 +329,27 @@ def benchmark_decision(
             typer.echo(f"{case:>15}  " + "  ".join(f"{n:>4}" for n in row))
     for entry in result["wrong"]:
         typer.echo(f"wrong: {entry['kind']}: {entry['right']} taken for {entry['decided']}")
+
+
+@benchmark_app.command("speed")
+def benchmark_speed(
+    repeats: Annotated[int, typer.Option(help="measured steps per row; the median counts", min=1)] = 5,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
+) -> None:
+    """Time and memory of the published models at full size on this GPU, with random weights in bf16."""
+    _begin(None, 2)
+    from mvfl.base.speed import measure_speed
+    from mvfl.runtime.devices import describe_device, device
+    from mvfl.runtime.files import write_json
+
+    if device().type != "cuda":
+        raise InputError("mvfl benchmark speed measures the full-size models and needs a CUDA GPU; there is none here.")
+    rows = measure_speed(device(), repeats)
+    typer.echo(describe_device())
+    for row in rows:
+        typer.echo(f"{row['what']:<55} objects {row['objects']}  {row['seconds']} s  {row['peak_gib']} GiB")
+    if out is not None:
+        write_json(out, {"device": describe_device(), "rows": rows})
 
 
 @app.command("schema")

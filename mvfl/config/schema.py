@@ -233,6 +233,7 @@ class GslrmFinetuning(Strict):
     checkpoint_every: PositiveInt = 500
     save_minutes: PositiveFloat = 2.0
     turntable_views: PositiveInt = 12
+    cache_gigabytes: PositiveFloat = Field(1.0, description="memory for decoded pictures")
     seed: int = 0
 
 

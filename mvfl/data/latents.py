@@ -70,8 +70,7 @@ def cache_latents(
         folder.mkdir()
         for split, names, kind in (("train", manifest.train, augmentation), ("val", manifest.val, plain)):
             arrays: dict[str, np.memmap] = {}
-            for i, name in tracked(enumerate(names), f"latents {split}", len(names)):
-                rgba = manifest.pictures(manifest.sample(name))
+            for i, rgba in tracked(enumerate(manifest.read_ahead(names)), f"latents {split}", len(names)):
                 variants = _variants(kind, seed, i)
                 images = torch.cat([composite(tinted(rgba, b, c), level) for level, b, c in variants])
                 images = images.to(pipeline.device)

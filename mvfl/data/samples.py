@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,17 @@ class Manifest:
         """RGBA in 0..1 of some views (default: the rig's)."""
         chosen = range(self.views) if views is None else views
         return rgba_tensor([read_rgba(sample.files[v], self.image_size) for v in chosen])
+
+    def read_ahead(self, names: Sequence[str], ahead: int = 32) -> Iterator[Float[Tensor, "view 4 height width"]]:
+        """The rig's views of samples in order, decoded by threads while the caller works on earlier ones."""
+        with ThreadPoolExecutor(8) as pool:
+            coming: deque[Future[Tensor]] = deque()
+            for name in names:
+                coming.append(pool.submit(lambda n: self.pictures(self.sample(n)), name))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
 
 def write_manifest(path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str]) -> Manifest:

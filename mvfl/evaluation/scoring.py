@@ -165,8 +165,8 @@ def baselines(
     the matched view on, are the prediction.
     """
     small, sums = [], torch.zeros_like(truth.images[0])
-    for name in tracked(manifest.train, "baselines", len(manifest.train)):
-        rgb = composite(manifest.pictures(manifest.sample(name)), 1.0)
+    for rgba in tracked(manifest.read_ahead(manifest.train), "baselines", len(manifest.train)):
+        rgb = composite(rgba, 1.0)
         sums += rgb
         small.append(F.interpolate(rgb, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1))
     mean_views = sums / len(manifest.train)

@@ -7,6 +7,7 @@ stops when the transmittance falls to 1e-4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,15 +25,15 @@ EXTENT = 3.33  # gsplat's cut-off, in standard deviations
 
 
 class Rendering(NamedTuple):
-    """Pictures of one object.
+    """Pictures of one object, or of several stacked.
 
     Attributes:
-        images: RGB over the background, not clamped [view, 3, height, width].
-        alphas: accumulated opacity [view, 1, height, width].
+        images: RGB over the background, not clamped [..., view, 3, height, width].
+        alphas: accumulated opacity [..., view, 1, height, width].
     """
 
-    images: Float[Tensor, "v 3 height width"]
-    alphas: Float[Tensor, "v 1 height width"]
+    images: Float[Tensor, "*batch v 3 height width"]
+    alphas: Float[Tensor, "*batch v 1 height width"]
 
 
 def render(
@@ -54,31 +55,58 @@ def render(
         renderer: `auto` is gsplat on CUDA and the torch rasteriser elsewhere.
         background: grey level in 0..1; 1 is white.
     """
-    if renderer == "gsplat" or (renderer == "auto" and gaussians.xyz.is_cuda):
-        return _render_gsplat(gaussians, c2w, intrinsics, height, width, background)
-    views = [_render_torch(gaussians, m, k, height, width, background) for m, k in zip(c2w, intrinsics, strict=True)]
-    return Rendering(torch.stack([v[0] for v in views]), torch.stack([v[1] for v in views]))
+    drawn = render_objects([gaussians], c2w[None], intrinsics[None], height, width, renderer, background)
+    return Rendering(drawn.images[0], drawn.alphas[0])
 
 
-def _render_gsplat(g: Gaussians, c2w: Tensor, intrinsics: Tensor, height: int, width: int, background: float) -> Rendering:
+def render_objects(
+    objects: Sequence[Gaussians],
+    c2w: Float[Tensor, "b v 4 4"],
+    intrinsics: Float[Tensor, "b v 4"],
+    height: int,
+    width: int,
+    renderer: Renderer = "auto",
+    background: float = 1.0,
+) -> Rendering:
+    """Draw objects with equally many Gaussians, each from its own cameras; arguments as in `render`.
+
+    gsplat draws them all in one call: an object at a time, launching kernels takes longer than running them.
+    """
+    if renderer == "gsplat" or (renderer == "auto" and objects[0].xyz.is_cuda):
+        return _render_gsplat(objects, c2w, intrinsics, height, width, background)
+    images, alphas = [], []
+    for gaussians, poses, lenses in zip(objects, c2w, intrinsics, strict=True):
+        views = [_render_torch(gaussians, m, k, height, width, background) for m, k in zip(poses, lenses, strict=True)]
+        images.append(torch.stack([v[0] for v in views]))
+        alphas.append(torch.stack([v[1] for v in views]))
+    return Rendering(torch.stack(images), torch.stack(alphas))
+
+
+def _render_gsplat(
+    objects: Sequence[Gaussians], c2w: Tensor, intrinsics: Tensor, height: int, width: int, background: float
+) -> Rendering:
     from gsplat import rasterization
 
-    if not g.xyz.is_cuda:
+    if not objects[0].xyz.is_cuda:
         raise InputError("gsplat has no CPU path; use renderer: torch (or auto) on a machine without CUDA.")
-    k = torch.zeros(len(c2w), 3, 3, device=c2w.device)
-    k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2] = intrinsics.unbind(-1)
-    k[:, 2, 2] = 1
-    colours = (
-        torch.stack([view_colours(g, m[:3, 3]) for m in c2w])
-        if g.sh.shape[1] > 1
-        else (view_colours(g, c2w[0, :3, 3]).expand(len(c2w), -1, -1))
-    )
+    k = torch.zeros(*c2w.shape[:2], 3, 3, device=c2w.device)
+    k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2] = intrinsics.unbind(-1)
+    k[..., 2, 2] = 1
+    if objects[0].sh.shape[1] > 1:  # colours depend on the view
+        colours = torch.stack([
+            torch.stack([view_colours(g, m[:3, 3]) for m in poses]) for g, poses in zip(objects, c2w, strict=True)
+        ])  # fmt: skip
+    else:
+        colours = torch.stack([view_colours(g, poses[0, :3, 3]) for g, poses in zip(objects, c2w, strict=True)])
+    stacked = [
+        torch.stack(field) for field in zip(*((g.xyz, g.quaternions, g.scales, g.opacities[:, 0]) for g in objects), strict=True)
+    ]
     images, alphas, _ = rasterization(
-        g.xyz, g.quaternions, g.scales, g.opacities[:, 0], colours, torch.linalg.inv(c2w), k, width, height,
+        *stacked, colours, torch.linalg.inv(c2w), k, width, height,
         near_plane=NEAR, far_plane=FAR, eps2d=BLUR, packed=False, rasterize_mode="classic",
-        backgrounds=torch.full((len(c2w), 3), background, device=c2w.device),
+        backgrounds=torch.full((*c2w.shape[:2], 3), background, device=c2w.device),
     )  # fmt: skip
-    return Rendering(images.permute(0, 3, 1, 2), alphas.permute(0, 3, 1, 2))
+    return Rendering(images.movedim(-1, -3), alphas.movedim(-1, -3))
 
 
 def _project(g: Gaussians, w2c: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -110,7 +110,7 @@ def reconstruct_one(model: Gslrm, manifest: Manifest, name: str, input_views: in
         InputError: the filters leave nothing.
     """
     views = load_views(manifest, name, all_views=False).select(list(range(input_views))).to(device())
-    gaussians = reconstruct(model, [views]).gaussians[0]
+    gaussians = reconstruct(model, Views.stacked([views])).gaussians[0]
     kept = filter_indices(gaussians, MIN_OPACITY, MAX_SCALE, FLOATER, BOX)
     if len(kept) == 0:
         raise InputError(f"GS-LRM drew nothing visible for {name}; its training failed, look at the loss and the renders.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou, 
 from mvfl.geometry.cameras import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.losses import gslrm_loss, load_vgg
-from mvfl.gslrm.model import Gslrm, GslrmOutput, Rays, freeze, pixel_rays
-from mvfl.gslrm.rendering import Renderer, Rendering, render
+from mvfl.gslrm.model import Gslrm, GslrmOutput, freeze, pixel_rays
+from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
 from mvfl.gslrm.view_choice import choose_views, paste_over
 from mvfl.runtime.devices import device as pick_device
 from mvfl.runtime.files import InputError, digest, sha256, written_aside
@@ -33,30 +34,41 @@ from mvfl.runtime.randomness import batch_indices, derived_seed
 from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState, Unfinished
 
+AHEAD = 3  # batches read while a step runs
+
 
 @dataclass(frozen=True)
 class Views:
-    """Posed pictures of one object.
+    """Posed pictures of one object, or of several stacked.
 
     Attributes:
-        images: RGB over white in 0..1 [view, 3, height, width].
-        alphas: masks [view, 1, height, width].
-        c2w: camera-to-world [view, 4, 4].
-        intrinsics: fx, fy, cx, cy in pixels [view, 4].
+        images: RGB over white in 0..1 [..., view, 3, height, width].
+        alphas: masks [..., view, 1, height, width].
+        c2w: camera-to-world [..., view, 4, 4].
+        intrinsics: fx, fy, cx, cy in pixels [..., view, 4].
     """
 
-    images: Float[Tensor, "v 3 height width"]
-    alphas: Float[Tensor, "v 1 height width"]
-    c2w: Float[Tensor, "v 4 4"]
-    intrinsics: Float[Tensor, "v 4"]
+    images: Float[Tensor, "*batch v 3 height width"]
+    alphas: Float[Tensor, "*batch v 1 height width"]
+    c2w: Float[Tensor, "*batch v 4 4"]
+    intrinsics: Float[Tensor, "*batch v 4"]
 
-    def select(self, views: list[int]) -> Views:
-        """Some of the views."""
-        return Views(self.images[views], self.alphas[views], self.c2w[views], self.intrinsics[views])
+    def select(self, views: list[int] | slice) -> Views:
+        """Some of the views of one object."""
+        return Views(*(t[views] for t in vars(self).values()))
 
     def to(self, device: torch.device) -> Views:
-        """The same on a device."""
-        return Views(*(t.to(device) for t in vars(self).values()))
+        """The same on a device; a copy from pinned memory overlaps with computation."""
+        return Views(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+    def pinned(self) -> Views:
+        """The same in page-locked memory."""
+        return Views(*(t.pin_memory() for t in vars(self).values()))
+
+    @staticmethod
+    def stacked(objects: Sequence[Views]) -> Views:
+        """Several objects with equally many views as one batch."""
+        return Views(*(torch.stack(field) for field in zip(*(vars(o).values() for o in objects), strict=True)))
 
 
 def load_views(manifest: Manifest, name: str, all_views: bool = True, eight_bit: bool = False) -> Views:
@@ -82,23 +94,21 @@ def load_views(manifest: Manifest, name: str, all_views: bool = True, eight_bit:
     return Views(images, alphas, c2w, intrinsics)
 
 
-def reconstruct(model: Gslrm, inputs: Sequence[Views]) -> GslrmOutput:
-    """Run the network on a batch of objects with the same number of views."""
-    stack = lambda f: torch.stack([getattr(v, f) for v in inputs])  # noqa: E731
-    return model(stack("images"), stack("c2w"), stack("intrinsics"))
+def reconstruct(model: Gslrm, inputs: Views) -> GslrmOutput:
+    """Run the network on a batch of objects."""
+    return model(inputs.images, inputs.c2w, inputs.intrinsics)
 
 
-def render_views(output: GslrmOutput, targets: Sequence[Views], renderer: Renderer) -> Rendering:
-    """Render every object from its target cameras; results are stacked [object x view, ...]."""
-    height, width = targets[0].images.shape[-2:]
-    drawn = [render(g, v.c2w, v.intrinsics, height, width, renderer) for g, v in zip(output.gaussians, targets, strict=True)]
-    return Rendering(torch.stack([d.images for d in drawn]), torch.stack([d.alphas for d in drawn]))
+def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Rendering:
+    """Render every object of a batch from its target cameras."""
+    height, width = targets.images.shape[-2:]
+    return render_objects(output.gaussians, targets.c2w, targets.intrinsics, height, width, renderer)
 
 
 @torch.no_grad()
 def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Renderer) -> tuple[Rendering, dict[str, float]]:
     """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
-    drawn = render_views(reconstruct(model, [inputs]), [targets], renderer)
+    drawn = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
     images = drawn.images[0].clamp(0, 1)
     scores = {
         "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
@@ -177,7 +187,7 @@ def finetune_gslrm(
     optimizer = optimizer_for(model, settings)
     names = sorted(pairs)
     mark = digest(
-        [settings.model_dump(exclude={"log_every", "checkpoint_every", "save_minutes", "turntable_views"}),
+        [settings.model_dump(exclude={"log_every", "checkpoint_every", "save_minutes", "turntable_views", "cache_gigabytes"}),
          sha256(checkpoint), inputs.data_hash, targets.data_hash, pairs, __version__]
     )  # fmt: skip
     state = TrainingState(state_folder / "states", mark, save_minutes=settings.save_minutes)
@@ -191,38 +201,47 @@ def finetune_gslrm(
     stop = StopRequest(minutes)
     model.train()
 
-    @functools.lru_cache(maxsize=64)
+    drawn_per_step = settings.view_choice != "first"
+    same_pictures = inputs.data_hash == targets.data_hash
+    sample_bytes = 16 * targets.image_size**2 * (len(targets.sample(pairs[names[0]]).files) + inputs.views)
+
+    @functools.lru_cache(maxsize=int(settings.cache_gigabytes * 2**30 / sample_bytes))
     def views_of(name: str) -> tuple[Views, Views]:
         eight_bit = settings.compositing == "8bit"
-        seen = load_views(inputs, name, settings.view_choice != "first", eight_bit)
-        if settings.view_choice == "first":
-            seen = seen.select(list(range(settings.input_views)))
-        return seen, load_views(targets, pairs[name], eight_bit=eight_bit)
+        wanted = load_views(targets, pairs[name], eight_bit=eight_bit)
+        seen = wanted if same_pictures and pairs[name] == name else load_views(inputs, name, drawn_per_step, eight_bit)
+        return seen if drawn_per_step else seen.select(slice(settings.input_views)), wanted
 
-    def fetch(at: int) -> list[Future[tuple[Views, Views]]]:
-        return [pool.submit(views_of, names[i]) for i in batch_indices(len(names), settings.batch_size, at, settings.seed)]
+    def batch_at(at: int) -> tuple[Views, Views]:
+        drawn = batch_indices(len(names), settings.batch_size, at, settings.seed)
+        chosen = list(readers.map(views_of, [names[i] for i in drawn]))
+        seen, wanted = [c[0] for c in chosen], [c[1] for c in chosen]
+        if drawn_per_step:
+            draws = random.Random(derived_seed(settings.seed, at))
+            chosen = [_drawn_views(w, settings, draws) for w in wanted]
+            wanted, seen = [c[0] for c in chosen], [c[1] for c in chosen]
+        elif settings.target_views is not None:
+            rng = np.random.default_rng([settings.seed, at, 2])
+            wanted = [w.select(sorted(rng.permutation(len(w.images))[: settings.target_views].tolist())) for w in wanted]
+        batch = Views.stacked(seen), Views.stacked(wanted)
+        return (batch[0].pinned(), batch[1].pinned()) if device.type == "cuda" else batch
 
     tracker = Tracker(state_folder, wandb, run_name, "gslrm", settings.model_dump(mode="json"))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
-    with tracker, Bar("gslrm", settings.steps, start=step) as bar, ThreadPoolExecutor(8) as pool:
-        coming = fetch(step)
+    with (
+        tracker, Bar("gslrm", settings.steps, start=step) as bar,
+        ThreadPoolExecutor(8) as readers, ThreadPoolExecutor(2) as assemblers,
+    ):  # fmt: skip
+        coming = deque(assemblers.submit(batch_at, at) for at in range(step, step + AHEAD))
         while step < settings.steps:
-            chosen = [f.result() for f in coming]
-            coming = fetch(step + 1)
-            seen: Sequence[Views] = [c[0].to(device) for c in chosen]
-            wanted: Sequence[Views] = [c[1].to(device) for c in chosen]
-            if settings.view_choice != "first":
-                draws = random.Random(derived_seed(settings.seed, step))
-                wanted, seen = zip(*(_drawn_views(w, settings, draws) for w in wanted), strict=True)
-            elif settings.target_views is not None:
-                rng = np.random.default_rng([settings.seed, step, 2])
-                wanted = [w.select(sorted(rng.permutation(len(w.images))[: settings.target_views].tolist())) for w in wanted]
+            seen, wanted = (views.to(device) for views in coming.popleft().result())
+            coming.append(assemblers.submit(batch_at, step + AHEAD))
             with autocast:
                 output = reconstruct(model, seen)
             drawn = render_views(output, wanted, settings.renderer)
             losses = gslrm_loss(
-                settings.losses, drawn.images, drawn.alphas, torch.stack([w.images for w in wanted]),
-                torch.stack([w.alphas for w in wanted]), output.pixel_xyz, _rays(seen), mask_pixelalign=False, vgg=vgg,
+                settings.losses, drawn.images, drawn.alphas, wanted.images, wanted.alphas, output.pixel_xyz,
+                pixel_rays(seen.c2w, seen.intrinsics, *seen.images.shape[-2:]), mask_pixelalign=False, vgg=vgg,
             )  # fmt: skip
             losses.total.backward()
             for group in optimizer.param_groups:
@@ -272,8 +291,3 @@ def _drawn_views(views: Views, settings: GslrmFinetuning, draws: random.Random) 
     positions = views.c2w[:, :3, 3].cpu().numpy()
     choice = choose_views(positions, wanted, settings.input_views, settings.view_choice == "overlap", True, draws)
     return views.select([*choice.inputs, *choice.targets]), views.select(choice.inputs)
-
-
-def _rays(views: Sequence[Views]) -> Rays:
-    c2w, k = (torch.stack([getattr(v, f) for v in views]) for f in ("c2w", "intrinsics"))
-    return pixel_rays(c2w, k, *views[0].images.shape[-2:])
