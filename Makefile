@@ -5,9 +5,9 @@ DEMO := snakemake --profile profiles/local --configfile configs/demo.yaml
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo test lint clean-demo
+.PHONY: help setup demo test test-slurm lint clean-demo
 help:
-	@echo "make setup | demo | test | lint | clean-demo"
+	@echo "make setup | demo | test | test-slurm | lint | clean-demo"
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ lint: setup
 
 test: lint
 	pytest
+
+# A tiny pipeline on a private one-machine SLURM, with faults; skipped where SLURM cannot be installed.
+test-slurm: setup
+	pytest -s tests/slurm
 
 clean-demo:
 	rm -rf results/demo

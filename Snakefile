@@ -24,6 +24,7 @@ localrules:
     synthetic,
     gslrm,
     report,
+    report_exhausted,
     case_a,
     case_b,
     case_c,

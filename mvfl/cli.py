@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -85,15 +86,15 @@ def base_prepare(settings: Settings, out: Out, manifest: Path | None = None, thr
 
 @base_app.command("check")
 def base_check(
-    folder: Annotated[Path, typer.Argument(help="pipeline folder in the published layout")],
+    folder: Annotated[Path, typer.Argument(help="pipeline folder in the published layout, or a base.json to verify")],
     gslrm: Annotated[Path | None, typer.Option(help="GS-LRM checkpoint")] = None,
 ) -> None:
     """Print what a folder holds, what fits and what is missing; status 1 when something does not."""
-    from mvfl.base.check import check_base
+    from mvfl.base.check import check_base, check_record
 
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder.")
-    findings = check_base(folder, gslrm)
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist.")
+    findings = check_base(folder, gslrm) if folder.is_dir() else check_record(folder)
     for finding in findings:
         typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
     if not all(f.good for f in findings):
@@ -221,16 +222,38 @@ def synthetic(
     base: File,
     checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
     prompts: Annotated[Path, typer.Option()],
-    out: Out,
+    state: Annotated[Path, typer.Option(help="folder of the finished samples; outlasts jobs")],
+    out: Annotated[Path, typer.Option(help="JSON file that lists the piece")],
+    piece: Annotated[str, typer.Option(help="which share of the samples, as 2-of-4")] = "1-of-1",
+    minutes: Minutes = None,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
-    """Draw six views per sample for GS-LRM."""
+    """Draw six views per sample for GS-LRM; several jobs can share the samples."""
     _begin(log, threads)
-    from mvfl.synthetic import SyntheticPaths, generate_synthetic
+    from mvfl.synthetic import Piece, SyntheticPaths, generate_piece
 
-    paths = SyntheticPaths(manifest, base, checkpoint.parent, prompts, out)
-    generate_synthetic(_parse(schema.Generation, settings), paths)
+    paths = SyntheticPaths(manifest, base, checkpoint.parent, prompts, state)
+    generate_piece(_parse(schema.Generation, settings), paths, Piece.parse(piece), out, minutes)
+
+
+@app.command("join-synthetic")
+def join_synthetic(
+    pieces: Annotated[list[Path], typer.Argument(help="files of `mvfl synthetic`")],
+    settings: Settings,
+    manifest: File,
+    base: File,
+    checkpoint: Annotated[Path, typer.Option(help="provenance.json of the checkpoint")],
+    prompts: Annotated[Path, typer.Option()],
+    state: Annotated[Path, typer.Option(help="folder of the finished samples")],
+    out: Out,
+    log: Log = None,
+) -> None:
+    """Make one data set of all pieces."""
+    _begin(log, 2)
+    from mvfl.synthetic import SyntheticPaths, join_pieces
+
+    join_pieces(_parse(schema.Generation, settings), SyntheticPaths(manifest, base, checkpoint.parent, prompts, state), pieces, out)
 
 
 @app.command()
@@ -273,6 +296,47 @@ def report(
 
 
 @app.command()
+def status(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="repeat until interrupted")] = False,
+    every: Annotated[float, typer.Option(help="seconds between two looks")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Show how far every stage is: step, loss, speed, ETA, GPU, saved states, disk; from logs and SLURM's queue."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from mvfl import status as s
+
+    if not results.is_dir():
+        raise InputError(f"{results} does not exist; name the results folder of your configuration.")
+    if as_json:
+        typer.echo(s.as_json(s.read_status(results)))
+    elif watch:
+        with contextlib.suppress(KeyboardInterrupt), Live(s.status_table(s.read_status(results), results)) as live:
+            while True:
+                time.sleep(every)
+                live.update(s.status_table(s.read_status(results), results))
+    else:
+        Console().print(s.status_table(s.read_status(results), results))
+
+
+@app.command()
+def logs(
+    experiment: Annotated[str, typer.Argument(help="name of the experiment")],
+    results: Annotated[Path, typer.Option(help="results folder")] = Path("results"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as the log grows and the next stage begins")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="lines from the end")] = 20,
+) -> None:
+    """Print the end of the log that an experiment wrote last."""
+    from mvfl.status import log_lines
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in log_lines(results, experiment, lines, follow):
+            typer.echo(line)
+
+
+@app.command()
 def journal(
     decisions: list[Path],
     cases: Annotated[str, typer.Option(help="case -> experiment as JSON")],
@@ -310,6 +374,7 @@ def benchmark_decision(
     worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
     size: Annotated[int, typer.Option(help="pixels")] = 64,
     pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
+    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base draws, half of them for fitting")] = 4,
     seed: Annotated[int, typer.Option()] = 100,
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
     threads: Threads = 2,
@@ -318,7 +383,7 @@ def benchmark_decision(
     _begin(None, threads)
     from mvfl.evaluation.benchmark import CASES, run_benchmark
 
-    result = run_benchmark(worlds, size, pairs, seed, out)
+    result = run_benchmark(worlds, size, pairs, seed, networks, out)
     for title, table, share in (
         ("thresholds fitted on the other half", result["confusion"], result["accuracy"]),
         ("default thresholds", result["confusion_with_defaults"], result["accuracy_with_defaults"]),

@@ -91,6 +91,7 @@ def plan_case(config: WorkflowConfig, case: Case) -> CasePlan:
         plan.gpu_hours += seconds / 3600
     add("embed_prompts", len(styles))
     add("generate_synthetic")
+    add("join_synthetic")
     add("finetune_gslrm")
     add("render_report")
     return plan

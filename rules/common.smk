@@ -27,6 +27,7 @@ wildcard_constraints:
     step=r"\d+",
     style=r"[a-z_]+",
     latents=r"[\w.-]+",
+    scatteritem=r"\d+-of-\d+",
 
 
 def experiment_of(name):
@@ -80,6 +81,19 @@ def decision_of(name):
 
 def synthetic_of(name):
     return f"{RESULTS}/experiments/{name}/synthetic/manifest.json"
+
+
+def synthetic_inputs(w):
+    """What decides the generated views of an experiment."""
+    e = experiment_of(w.experiment)
+    return {
+        "manifest": manifest_of(e.dataset),
+        "base": base_of(e.base),
+        "checkpoint": checkpoint_of(w.experiment),
+        "prompts": prompts_of(w.experiment, evaluation_step(CONFIG, w.experiment))[
+            "embeds"
+        ],
+    }
 
 
 def gslrm_of(name):

@@ -13,7 +13,7 @@ from mvfl.base.record import PARTS, missing_parts
 from mvfl.gslrm.checkpoint import config_from_state, read_state
 from mvfl.gslrm.model import Gslrm
 from mvfl.mvdiffusion.unet import WEIGHTS, attention_mode, build_unet
-from mvfl.runtime.files import InputError
+from mvfl.runtime.files import InputError, read_json, sha256
 
 
 class Finding(NamedTuple):
@@ -28,6 +28,20 @@ class Finding(NamedTuple):
     part: str
     good: bool
     text: str
+
+
+def check_record(path: Path) -> list[Finding]:
+    """Compare every file of a recorded base with the size and SHA-256 in `base.json`."""
+    out = []
+    for name, entry in read_json(path, "run the prepare_base rule first")["files"].items():
+        file = Path(name)
+        if not file.is_file():
+            out.append(Finding(file.name, False, f"{file} is missing"))
+        elif file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+            out.append(Finding(file.name, False, f"{file} differs from the recorded SHA-256 {entry['sha256'][:12]}"))
+        else:
+            out.append(Finding(file.name, True, f"{file.parent.name}: {entry['bytes'] / 1e6:.2f} MB, SHA-256 as recorded"))
+    return out
 
 
 def check_base(folder: Path, gslrm: Path | None = None) -> list[Finding]:

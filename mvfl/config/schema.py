@@ -144,11 +144,14 @@ class Training(Strict):
     checkpoint_every: PositiveInt = Field(500, description="steps between saved training states")
     keep_states: PositiveInt = Field(2, description="training states kept besides the exported checkpoints")
     save_minutes: PositiveFloat = Field(2.0, description="minutes after which the state is saved in any case")
+    state_gigabytes: PositiveFloat | None = Field(None, description="what the training states may take on disk; default: no limit")
     validate_every: PositiveInt = Field(100, description="steps between validation grids")
     validation_samples: PositiveInt = 2
     validation_denoising_steps: PositiveInt = 20
     validation_guidance: float = Field(3.0, ge=0)
     watch_steps: list[PositiveInt] = Field([200, 500, 1000], description="steps at which collapse is looked for")
+    watch_copy_score: Fraction = Field(0.3, description="collapse: likeness to the input above this")
+    watch_slot_accuracy: Fraction = Field(0.3, description="collapse: share of views in their own slot at or below this")
     stop_on_collapse: bool = Field(False, description="end the run when it collapses; otherwise warn")
     log_every: PositiveInt = 10
     seed: int = 42
@@ -191,6 +194,7 @@ class GslrmLosses(Strict):
     """Weights of the loss terms."""
 
     l2: float = Field(1.0, ge=0)
+    masked_l2: float = Field(0.0, ge=0, description="squared error inside the mask only; add `alpha`, or floaters are free")
     ssim: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0, description="needs `vgg_path`")
     pixelalign: float = Field(0.0, ge=0)
@@ -225,6 +229,12 @@ class GslrmFinetuning(Strict):
     gradient_clip: PositiveFloat = 1.0
     allowed_gradnorm_factor: PositiveFloat = Field(20.0, description="skip the update above clip x this")
     losses: GslrmLosses = GslrmLosses()
+    l2_warmup_steps: int = Field(0, ge=0, description="first steps without the perceptual term")
+    pointsdist_warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps with pointsdist at 0.1, no l2 or perceptual term, no clipping",
+    )
     freeze: FreezeLayers = FreezeLayers()
     clip_xyz: bool = Field(False, description="clamp pixel Gaussians to [-1, 1]")
     renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")

@@ -7,8 +7,8 @@ scale. C: noise, blank, copies of the input, another animal, slots shuffled or t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from mvfl.config.schema import Case, Thresholds
+from mvfl.config.schema import Case, Coat, Pose, Thresholds
 from mvfl.data.rodent.sampling import COAT_WEIGHTS, POSE_WEIGHTS, make_sample
 from mvfl.data.samples import composite, rgba_tensor
 from mvfl.evaluation.decision import Measurements, decide
@@ -64,8 +64,16 @@ class World:
     mean: Views
 
 
-def make_world(size: int, pairs: int, seed: int) -> World:
-    """Render the animals of one world on the uniform ring."""
+def make_world(size: int, pairs: int, seed: int, coats: list[Coat] | None = None, poses: list[Pose] | None = None) -> World:
+    """Render the animals of one world on the uniform ring.
+
+    Args:
+        size: pixels.
+        pairs: animals.
+        seed: of everything.
+        coats, poses: of the recorded animals; default: all.
+    """
+    kinds: dict[str, Any] = {k: v for k, v in (("coats", coats), ("poses", poses)) if v is not None}
     rig = load_rig("ring60", size)
     order = rig.slot_order(0)
 
@@ -74,21 +82,21 @@ def make_world(size: int, pairs: int, seed: int) -> World:
         rgba = rgba_tensor(list(sample.pictures))[order]
         return composite(rgba, 1.0), rgba[:, 3:], sample.meta
 
-    images, alphas, metas = zip(*(animal(0, i) for i in range(pairs)), strict=True)
+    images, alphas, metas = zip(*(animal(0, i, **kinds) for i in range(pairs)), strict=True)
     alike: dict[str, list[Tensor]] = {"pose": [], "coat": []}
     for variant in range(3):
         other_pose, other_coat = [], []
         for i, meta in enumerate(metas):
-            poses = [p for p in POSE_WEIGHTS if p != meta["pose"]]
-            coats = [c for c in COAT_WEIGHTS if c != meta["coat"]]
+            other_poses = [p for p in (poses or POSE_WEIGHTS) if p != meta["pose"]]
+            other_coats = [c for c in (coats or COAT_WEIGHTS) if c != meta["coat"]]
             heading = meta["yaw_deg"]
-            pose = [poses[(variant * 2 + i) % len(poses)]]
+            pose = [other_poses[(variant * 2 + i) % len(other_poses)]]
             other_pose.append(animal(1, i, variant, yaw=heading, coats=[meta["coat"]], poses=pose)[0])
-            other_coat.append(animal(0, i, yaw=heading, coats=[coats[variant % len(coats)]])[0])
+            other_coat.append(animal(0, i, yaw=heading, coats=[other_coats[variant % len(other_coats)]], poses=[meta["pose"]])[0])
         alike["pose"].append(torch.stack(other_pose))
         alike["coat"].append(torch.stack(other_coat))
-    others = torch.stack([animal(2, i)[0] for i in range(pairs)])
-    pool = torch.stack([animal(3, i)[0] for i in range(12)])
+    others = torch.stack([animal(2, i, **kinds)[0] for i in range(pairs)])
+    pool = torch.stack([animal(3, i, **kinds)[0] for i in range(12)])
     truth = Truth(
         [f"animal_{i}" for i in range(pairs)], [0] * pairs, torch.stack(images), torch.stack(alphas),
         torch.stack(images)[:, 0], [order] * pairs, rig,
@@ -177,21 +185,19 @@ def labelled_sets(world: World, seed: int) -> Iterator[LabelledSet]:
         yield LabelledSet("D", f"{count} slots: {name}", part)
 
 
-def measured_sets(worlds: int, size: int, pairs: int, seed: int) -> list[tuple[LabelledSet, Measurements]]:
-    """Measure all sets of several worlds; the pictures are dropped to save memory."""
-    out = []
-    for number in tracked(range(worlds), "benchmark", worlds):
-        world = make_world(size, pairs, seed + number)
-        truth = world.truth
-        others = {
-            "blank": torch.ones_like(truth.images), "copy": truth.inputs[:, None].expand_as(truth.images).contiguous(),
-            "mean": world.mean,
-        }  # fmt: skip
-        recorded = consistency_per_pair(truth.images, truth)
-        for entry in labelled_sets(world, seed + number):
-            measurements, _ = measure(entry.images, truth, others, "falling", recorded)
-            out.append((LabelledSet(entry.case, entry.kind, torch.empty(0, 0, 3, 0, 0)), measurements))
-    return out
+Row = tuple[LabelledSet, Measurements]
+
+
+def measured(world: World, sets: Iterable[LabelledSet]) -> list[Row]:
+    """Measure the sets of one world; the pictures are dropped to save memory."""
+    truth = world.truth
+    others = {
+        "blank": torch.ones_like(truth.images), "copy": truth.inputs[:, None].expand_as(truth.images).contiguous(),
+        "mean": world.mean,
+    }  # fmt: skip
+    recorded = consistency_per_pair(truth.images, truth)
+    nothing = torch.empty(0, 0, 3, 0, 0)
+    return [(LabelledSet(e.case, e.kind, nothing), measure(e.images, truth, others, "falling", recorded)[0]) for e in sets]
 
 
 def confusion(rows: list[tuple[LabelledSet, Measurements]], thresholds: Thresholds) -> np.ndarray:
@@ -227,30 +233,47 @@ def fit_thresholds(rows: list[tuple[LabelledSet, Measurements]], start: Threshol
     return best
 
 
-def run_benchmark(worlds: int, size: int, pairs: int, seed: int, out: Path | None = None) -> dict[str, Any]:
+def run_benchmark(
+    worlds: int, size: int, pairs: int, seed: int, network_worlds: int = 0, out: Path | None = None
+) -> dict[str, Any]:
     """Fit on the even worlds, report on the odd ones.
 
     Args:
-        worlds: half of them are for fitting.
+        worlds: of constructed sets; half of them are for fitting.
         size: pixels.
         pairs: animals per set.
         seed: of everything.
+        network_worlds: worlds whose sets the embedded base draws; half of them are for fitting.
         out: JSON file.
     """
-    rows = measured_sets(worlds, size, pairs, seed)
-    per_world = len(rows) // worlds
-    half = lambda odd: [r for i, r in enumerate(rows) if (i // per_world) % 2 == odd]  # noqa: E731
-    fitted = fit_thresholds(half(0), Thresholds())
-    default = confusion(half(1), Thresholds())
-    table = confusion(half(1), fitted)
+    from mvfl.evaluation.benchmark_networks import network_sets, network_world
+
+    halves: tuple[list[Row], list[Row]] = ([], [])
+    for number in tracked(range(worlds), "constructed sets", worlds):
+        world = make_world(size, pairs, seed + number)
+        halves[number % 2].extend(measured(world, labelled_sets(world, seed + number)))
+    for number in tracked(range(network_worlds), "drawn sets", network_worlds):
+        world = network_world(pairs, seed + 1000 + number)
+        halves[number % 2].extend(measured(world, network_sets(world, seed + number)))
+    fitted = fit_thresholds(halves[0], Thresholds())
+    default = confusion(halves[1], Thresholds())
+    table = confusion(halves[1], fitted)
     wrong = [
-        {"kind": e.kind, "right": e.case, "decided": decide(m, fitted).case} for e, m in half(1) if decide(m, fitted).case != e.case
+        {"kind": e.kind, "right": e.case, "decided": decide(m, fitted).case}
+        for e, m in halves[1]
+        if decide(m, fitted).case != e.case
+    ]
+    drawn = [
+        {"half": half, "kind": e.kind, "right": e.case, **asdict(m)}
+        for half, rows in zip(("fitted", "reported"), halves, strict=True)
+        for e, m in rows
+        if e.kind.startswith("network")
     ]
     result = {
-        "sets": len(rows), "reported_on": int(table.sum()), "cases": CASES, "confusion": table.tolist(),
-        "accuracy": float(np.trace(table) / table.sum()), "a_given_to_c": int(table[2, 0]),
-        "fitted": fitted.model_dump(), "confusion_with_defaults": default.tolist(),
-        "accuracy_with_defaults": float(np.trace(default) / default.sum()), "wrong": wrong,
+        "sets": len(halves[0]) + len(halves[1]), "drawn_by_networks": len(drawn), "reported_on": int(table.sum()),
+        "cases": CASES, "confusion": table.tolist(), "accuracy": float(np.trace(table) / table.sum()),
+        "a_given_to_c": int(table[2, 0]), "fitted": fitted.model_dump(), "confusion_with_defaults": default.tolist(),
+        "accuracy_with_defaults": float(np.trace(default) / default.sum()), "wrong": wrong, "networks": drawn,
     }  # fmt: skip
     if out is not None:
         write_json(out, result)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from mvfl.config.schema import GslrmLosses
+from mvfl.config.schema import GslrmFinetuning, GslrmLosses
 from mvfl.gslrm.model import Rays
 
 VGG_MEAN = (123.68, 116.779, 103.939)
@@ -99,6 +99,26 @@ def pointsdist_loss(xyz: Float[Tensor, "b v 3 height width"], rays: Rays) -> Flo
     return (distance - wanted).square().mean()
 
 
+def masked_l2_loss(
+    images: Float[Tensor, "*batch 3 height width"],
+    truth: Float[Tensor, "*batch 3 height width"],
+    alpha: Float[Tensor, "*batch 1 height width"],
+) -> Float[Tensor, ""]:
+    """Mean squared error over the pixels whose alpha exceeds 0.5; 0 where there are none."""
+    mask = (alpha > 0.5).to(images.dtype)
+    return (mask * (images - truth).square()).sum() / (3 * mask.sum().clamp(min=1))
+
+
+def losses_at(settings: GslrmFinetuning, step: int) -> GslrmLosses:
+    """Weights of the loss terms at a step: the published warm-ups switch terms off at first."""
+    losses = settings.losses
+    if step < settings.pointsdist_warmup_steps:
+        return losses.model_copy(update={"l2": 0.0, "masked_l2": 0.0, "perceptual": 0.0, "pointsdist": 0.1})
+    if step < settings.l2_warmup_steps:
+        return losses.model_copy(update={"perceptual": 0.0})
+    return losses
+
+
 class LossValues(NamedTuple):
     """The weighted sum and each active term."""
 
@@ -133,6 +153,10 @@ def gslrm_loss(
     terms: dict[str, Tensor] = {}
     if settings.l2:
         terms["l2"] = (flat - truth).square().mean()
+    if settings.masked_l2:
+        if target_alpha is None:
+            raise ValueError("The masked_l2 term needs masks.")
+        terms["masked_l2"] = masked_l2_loss(images, target, target_alpha)
     if settings.ssim:
         terms["ssim"] = ssim_loss(flat, truth)
     if settings.perceptual:

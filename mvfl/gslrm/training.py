@@ -23,10 +23,11 @@ from mvfl.data.samples import Manifest, composite
 from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou, predicted_mask
 from mvfl.geometry.cameras import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
-from mvfl.gslrm.losses import gslrm_loss, load_vgg
+from mvfl.gslrm.losses import gslrm_loss, load_vgg, losses_at
 from mvfl.gslrm.model import Gslrm, GslrmOutput, freeze, pixel_rays
 from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
 from mvfl.gslrm.view_choice import choose_views, paste_over
+from mvfl.runtime.devices import Pace
 from mvfl.runtime.devices import device as pick_device
 from mvfl.runtime.files import InputError, digest, sha256, written_aside
 from mvfl.runtime.progress import Bar, say
@@ -226,8 +227,9 @@ def finetune_gslrm(
         batch = Views.stacked(seen), Views.stacked(wanted)
         return (batch[0].pinned(), batch[1].pinned()) if device.type == "cuda" else batch
 
-    tracker = Tracker(state_folder, wandb, run_name, "gslrm", settings.model_dump(mode="json"))
+    tracker = Tracker(state_folder, wandb, run_name, "gslrm", settings.model_dump(mode="json"), step=step, until=settings.steps)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16")
+    pace = Pace(step, settings.batch_size)
     with (
         tracker, Bar("gslrm", settings.steps, start=step) as bar,
         ThreadPoolExecutor(8) as readers, ThreadPoolExecutor(2) as assemblers,
@@ -240,14 +242,16 @@ def finetune_gslrm(
                 output = reconstruct(model, seen)
             drawn = render_views(output, wanted, settings.renderer)
             losses = gslrm_loss(
-                settings.losses, drawn.images, drawn.alphas, wanted.images, wanted.alphas, output.pixel_xyz,
+                losses_at(settings, step), drawn.images, drawn.alphas, wanted.images, wanted.alphas, output.pixel_xyz,
                 pixel_rays(seen.c2w, seen.intrinsics, *seen.images.shape[-2:]), mask_pixelalign=False, vgg=vgg,
             )  # fmt: skip
             losses.total.backward()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            gradient_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip))
-            if gradient_norm <= settings.gradient_clip * settings.allowed_gradnorm_factor:
+            shaping = step < settings.pointsdist_warmup_steps
+            limit = math.inf if shaping else settings.gradient_clip
+            gradient_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+            if gradient_norm <= limit * settings.allowed_gradnorm_factor:
                 optimizer.step()
                 updates += 1
             optimizer.zero_grad(set_to_none=True)
@@ -259,7 +263,7 @@ def finetune_gslrm(
                 values = {f"train/{k}": float(v.detach()) for k, v in losses.terms.items()}
                 values |= {
                     "train/loss": total, "train/lr": learning_rate(step - 1, settings), "train/grad_norm": gradient_norm,
-                    "train/update_ratio": updates / step,
+                    "train/update_ratio": updates / step, **pace.values(step),
                 }  # fmt: skip
                 tracker.log(step, values)
                 bar.update(step, f"loss {total:.4f}")

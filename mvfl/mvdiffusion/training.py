@@ -19,13 +19,14 @@ from torch import Tensor
 
 from mvfl import __version__
 from mvfl.base.record import read_record
-from mvfl.config.schema import Thresholds, Training, TrainingRun, Wandb
+from mvfl.config.schema import Training, TrainingRun, Wandb
 from mvfl.data.latents import LatentCache, open_cache
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.conditioning import SlotTable, slot_table
 from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
+from mvfl.runtime.devices import Pace
 from mvfl.runtime.files import InputError, digest, read_json, written_aside
 from mvfl.runtime.lock import require_space
 from mvfl.runtime.progress import Bar, say
@@ -36,8 +37,9 @@ from mvfl.runtime.training_state import Collapsed, StopRequest, TrainingState, U
 
 # Settings that do not change what a training state means.
 HARMLESS = {
-    "steps", "checkpoint_every", "keep_states", "save_minutes", "validate_every", "validation_samples",
+    "steps", "checkpoint_every", "keep_states", "save_minutes", "state_gigabytes", "validate_every", "validation_samples",
     "validation_denoising_steps", "validation_guidance", "log_every", "watch_steps", "stop_on_collapse",
+    "watch_copy_score", "watch_slot_accuracy",
 }  # fmt: skip
 
 
@@ -62,15 +64,14 @@ class TrainingPaths:
     start: Path | None = None
 
 
-def collapse_sign(scores: dict[str, float]) -> str | None:
-    """A sentence when validation scores show collapse, judged by the thresholds of the verdict."""
-    limits = Thresholds()
-    if scores["val/copy_score"] > limits.max_copy_score:
-        return f"the views repeat the input (copy score {scores['val/copy_score']:.2f}, limit {limits.max_copy_score})."
-    if scores["val/slot_accuracy"] <= limits.failed_slot_accuracy:
+def collapse_sign(scores: dict[str, float], limits: Training) -> str | None:
+    """A sentence when validation scores show collapse by the run's own limits."""
+    if scores["val/copy_score"] > limits.watch_copy_score:
+        return f"the views repeat the input (copy score {scores['val/copy_score']:.2f}, limit {limits.watch_copy_score})."
+    if scores["val/slot_accuracy"] <= limits.watch_slot_accuracy:
         return (
             f"only {scores['val/slot_accuracy']:.0%} of the views show the direction of their slot "
-            f"(limit {limits.failed_slot_accuracy:.0%})."
+            f"(limit {limits.watch_slot_accuracy:.0%})."
         )
     return None
 
@@ -188,7 +189,7 @@ def train_segment(
     ema = EMAModel(unet.parameters(), decay=t.ema_decay, foreach=True)
     mark = fingerprint(experiment, index["data_hash"], base.hash)
     with accelerator.main_process_first():
-        state = TrainingState(paths.state / "states", mark, t.keep_states, t.save_minutes)
+        state = TrainingState(paths.state / "states", mark, t.keep_states, t.save_minutes, t.state_gigabytes)
         step, saved = state.load(at_most=until_step)
     start_step = int(paths.start.name.split("-")[1]) if paths.start else 0
     if step < start_step and paths.start is not None:
@@ -222,7 +223,8 @@ def train_segment(
     collapsed: str | None = None
     per_pass = t.batch_size * accelerator.num_processes
     run_config = {"experiment": experiment.model_dump(mode="json"), "until_step": until_step}
-    tracker = Tracker(paths.state, wandb, experiment.wandb_run, "mvdiffusion", run_config, active=main)
+    tracker = Tracker(paths.state, wandb, experiment.wandb_run, "mvdiffusion", run_config, active=main, step=step, until=until_step)
+    pace = Pace(step, per_pass * t.gradient_accumulation)
     with tracker, Bar("train", until_step, start=step) as bar:
         while step < until_step:
             samples = batch_indices(len(cache), per_pass * t.gradient_accumulation, step, t.seed)
@@ -263,15 +265,14 @@ def train_segment(
                     "train/lr": optimizer.param_groups[0]["lr"],
                     "train/grad_norm": float(gradient_norm),
                 }
-                if device.type == "cuda":
-                    values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                values |= pace.values(step)
                 tracker.log(step, values)
                 bar.update(step, f"loss {loss:.4f}")
             watched = step in t.watch_steps
             if main and validate is not None and (watched or step % t.validate_every == 0):
                 picture, scores = _validate(pipeline, unet, ema, validate, step)
                 tracker.log(step, scores)
-                if watched and (sign := collapse_sign(scores)):
+                if watched and (sign := collapse_sign(scores, t)):
                     say(f"Warning at step {step}: {sign} Look at {picture}.")
                     tracker.log(step, {"val/collapsed": 1.0})
                     if t.stop_on_collapse:

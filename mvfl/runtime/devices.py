@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 
 import torch
 
@@ -24,3 +26,36 @@ def describe_device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+class Pace:
+    """Speed and GPU use of a training loop between two log lines.
+
+    Args:
+        step: steps done so far.
+        objects: per step, over all processes.
+    """
+
+    def __init__(self, step: int, objects: int) -> None:
+        self.step, self.objects, self.time = step, objects, time.monotonic()
+
+    def values(self, step: int) -> dict[str, float]:
+        """Objects per second since the last call; on CUDA also the peak of memory and the load."""
+        now = time.monotonic()
+        values = {"train/objects_per_second": (step - self.step) * self.objects / max(now - self.time, 1e-9)}
+        self.step, self.time = step, now
+        if torch.cuda.is_available():
+            values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            if (load := _gpu_load()) is not None:
+                values["train/gpu_load"] = load
+        return values
+
+
+def _gpu_load() -> float | None:
+    """Per cent of the last moment in which this process's first GPU was busy, as the driver's tool says."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-i", first]
+    try:
+        return float(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None

@@ -8,27 +8,29 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
 
+REQUEUE_PATIENCE = 90.0  # seconds; SLURM's KillWait is 30 by default
+
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold `<folder>/lock` with host, process id and SLURM job; a lock whose holder is gone is taken over.
+
+    A job that SLURM requeued waits for its former self to end.
 
     Raises:
         InputError: another live job holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
-    mine: dict[str, str | int | None] = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
-    }
+    mine = _this_process()
+    patience = time.monotonic() + REQUEUE_PATIENCE
     while True:
         draft = path.with_name(f".lock-{mine['host']}-{mine['pid']}")
         draft.write_text(json.dumps(mine), encoding="utf-8")
@@ -36,8 +38,11 @@ def only_writer(folder: Path) -> Iterator[None]:
             os.link(draft, path)  # appears whole or not at all
             break
         except FileExistsError:
-            holder = _read(path)
-            if holder is not None and _alive(holder, mine):
+            holder = holder_of(path)
+            if holder is not None and is_alive(holder, mine):
+                if mine["slurm_job"] and holder.get("slurm_job") == mine["slurm_job"] and time.monotonic() < patience:
+                    time.sleep(1)  # this job before its requeue: SLURM is about to end it
+                    continue
                 who = f"SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else f"process {holder['pid']}"
                 raise InputError(
                     f"{folder} is being written by {who} on {holder['host']}. Wait for it or end it; if it is surely gone, "
@@ -50,19 +55,25 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if _read(path) == mine:
+        if holder_of(path) == mine:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, str | int | None] | None:
+def _this_process() -> dict[str, str | int | None]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+
+
+def holder_of(path: Path) -> dict[str, str | int | None] | None:
+    """Who holds a lock file; None where nobody does."""
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
         return None
 
 
-def _alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None]) -> bool:
+def is_alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None] | None = None) -> bool:
     """Whether the holder may still run; on another machine without SLURM nobody can tell, so it counts as alive."""
+    mine = mine or _this_process()
     job = holder.get("slurm_job")
     if job and job != mine["slurm_job"] and shutil.which("squeue"):
         command = ["timeout", "60", "squeue", "-h", "-t", "all", "-j", str(job), "-o", "%T"]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -26,15 +27,30 @@ class Tracker:
         name, group: of the W&B run.
         config: hyperparameters to record.
         active: false on all processes but the first.
+        step: optimiser steps done before this attempt.
+        until: step at which the run ends.
+
+    Each attempt at a run also leaves a line in `<folder>/attempts.jsonl` when it begins and when it ends.
     """
 
-    def __init__(self, folder: Path, settings: Wandb, name: str, group: str, config: dict[str, Any], active: bool = True) -> None:
-        self.folder, self.active = folder, active
+    def __init__(
+        self,
+        folder: Path,
+        settings: Wandb,
+        name: str,
+        group: str,
+        config: dict[str, Any],
+        active: bool = True,
+        step: int = 0,
+        until: int | None = None,
+    ) -> None:
+        self.folder, self.active, self.step = folder, active, step
         self.run: Any = None
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open(folder / "log.jsonl", "a", encoding="utf-8", buffering=1)
+        self._check_last_attempt()
         mode = settings.mode if settings.mode != "auto" else _automatic_mode()
         if mode != "disabled":
             import wandb
@@ -47,11 +63,27 @@ class Tracker:
                 dir=str(folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
                 settings=wandb.Settings(console="off", silent=True),
             )  # fmt: skip
+        self._note("begun", until=until, mode=mode, wandb=self.run.id if self.run is not None else None)
+
+    def _note(self, event: str, **more: Any) -> None:
+        place = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+        row = {"event": event, "time": round(time.time(), 3), "step": self.step, **place, **more}
+        with open(self.folder / "attempts.jsonl", "a", encoding="utf-8") as handle:
+            print(json.dumps(row), file=handle)
+
+    def _check_last_attempt(self) -> None:
+        """The lock has shown that nobody else runs: an attempt that never ended was killed, and its W&B run is open."""
+        attempts = read_attempts(self.folder)
+        if attempts and attempts[-1]["event"] == "begun":
+            last = attempts[-1]
+            who = f"SLURM job {last['slurm_job']}" if last["slurm_job"] else f"process {last['pid']}"
+            say(f"The last attempt ({who} on {last['host']}, from step {last['step']}) was killed; its W&B run is continued.")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record scalars of one step; NaN is kept as null in the file."""
         if not self.active:
             return
+        self.step = step
         clean = {k: (v if math.isfinite(v) else None) for k, v in values.items()}
         print(json.dumps({"step": step, "time": round(time.time(), 3), **clean}), file=self.file)
         if self.run is not None:
@@ -73,6 +105,7 @@ class Tracker:
         self.file.close()
         if self.run is not None:
             self.run.finish(exit_code=0 if kind is None else 1)
+        self._note("ended", reason="finished" if kind is None else kind.__name__)
 
 
 def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
@@ -89,6 +122,12 @@ def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
     if not has_key:
         say("No W&B key found: the run is recorded offline (`wandb sync` sends it later).")
     return "online" if has_key else "offline"
+
+
+def read_attempts(folder: Path) -> list[dict[str, Any]]:
+    """Beginnings and ends of the attempts at a run, oldest first."""
+    path = folder / "attempts.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

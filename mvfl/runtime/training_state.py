@@ -16,7 +16,7 @@ import torch
 from mvfl.runtime.files import InputError, read_json, write_json, written_aside
 from mvfl.runtime.progress import say
 
-RUN_FILES = ("log.jsonl", "wandb_id", "validation")
+RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation")
 EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
 
 
@@ -59,10 +59,14 @@ class TrainingState:
         fingerprint: digest of everything that makes a state usable (settings, data, base, code).
         keep: how many states to keep.
         save_minutes: `due` becomes true after this time since the last save.
+        budget_gigabytes: what all states together may take; no limit when left out.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, keep: int = 2, save_minutes: float = 2.0) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str, keep: int = 2, save_minutes: float = 2.0, budget_gigabytes: float | None = None
+    ) -> None:
         self.folder, self.fingerprint, self.keep, self.save_minutes = folder, fingerprint, keep, save_minutes
+        self.budget = math.inf if budget_gigabytes is None else 1e9 * budget_gigabytes
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / "fingerprint.json"
         if mark.exists() and (old := read_json(mark, f"delete {folder} to start anew")["fingerprint"]) != fingerprint:
@@ -91,8 +95,24 @@ class TrainingState:
         """Whether the last save is `save_minutes` old."""
         return time.monotonic() - self.saved_at > 60 * self.save_minutes
 
+    def _make_room(self, needed: int) -> None:
+        """See that a state fits the disk and the budget; for that, older states go, but never the newest one."""
+        while files := self._files():
+            sizes = [f.stat().st_size for f in files]
+            if needed <= shutil.disk_usage(self.folder).free and needed + sum(sizes) <= self.budget:
+                return
+            if len(files) == 1:
+                free = shutil.disk_usage(self.folder).free / 1e9
+                raise InputError(
+                    f"No room for another training state of {needed / 1e9:.2f} GB in {self.folder}: {free:.2f} GB are free, "
+                    f"states may take {self.budget / 1e9:.2f} GB. {files[0].name} is kept; free some space and run again."
+                )
+            say(f"Little room in {self.folder}: {files[0].name} goes.")
+            files[0].unlink()
+
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write, read back and compare; only then older states may go."""
+        self._make_room(_bytes(state))
         path = self.folder / f"step-{step:08d}.pt"
         with written_aside(path) as temporary:
             torch.save(state, temporary)
@@ -120,6 +140,14 @@ class TrainingState:
                 say(f"{path} cannot be read ({error}); it is set aside and the state before it is used.")
                 path.rename(path.with_suffix(".broken"))
         return 0, None
+
+
+def _bytes(tree: Any) -> int:
+    if isinstance(tree, torch.Tensor):
+        return tree.numel() * tree.element_size()
+    if isinstance(tree, dict | list | tuple):
+        return sum(_bytes(v) for v in (tree.values() if isinstance(tree, dict) else tree))
+    return 0
 
 
 def _tensor_count(tree: Any) -> int:

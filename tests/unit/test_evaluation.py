@@ -120,9 +120,11 @@ def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
 
 
 def test_the_verdict_is_right_on_labelled_prediction_sets() -> None:
-    from mvfl.evaluation.benchmark import confusion, measured_sets
+    from mvfl.evaluation.benchmark import confusion, labelled_sets, make_world, measured
 
-    rows = measured_sets(worlds=1, size=48, pairs=3, seed=900)
+    world = make_world(48, 3, 900)
+
+    rows = measured(world, labelled_sets(world, 900))
     table = confusion(rows, Thresholds())
     assert table.sum() == 43
     assert table.trace() >= 0.9 * table.sum(), table
@@ -164,3 +166,16 @@ def test_lpips_needs_its_files_and_is_zero_for_equal_pictures(tmp_path) -> None:
         load_lpips(tmp_path / "none.pth", tmp_path / "vgg.pth")
     with pytest.raises(InputError, match="is missing"):
         load_lpips(tmp_path / "vgg.pth", tmp_path / "vgg.pth")
+
+
+@pytest.mark.slow
+def test_networks_draw_labelled_sets_of_every_case() -> None:
+    from mvfl.evaluation.benchmark import measured
+    from mvfl.evaluation.benchmark_networks import network_sets, network_world
+
+    world = network_world(pairs=1, seed=901)
+    rows = measured(world, network_sets(world, 901, steps=3, training_steps=2))
+    assert {e.case for e, _ in rows} == {"A", "B", "C", "D"} and len(rows) == 11
+    by_kind = {e.kind: m for e, m in rows}
+    right, untrained = by_kind["network: drawn as trained"], by_kind["network: 0 training steps from nothing"]
+    assert right.iou > untrained.iou and right.skill > untrained.skill

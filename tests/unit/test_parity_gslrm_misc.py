@@ -11,11 +11,11 @@ import torch
 from conftest import parity_file
 from safetensors.torch import load_file
 
-from mvfl.config.schema import GslrmLosses
+from mvfl.config.schema import GslrmFinetuning, GslrmLosses
 from mvfl.geometry.cameras import camera_tensors, turntable
 from mvfl.geometry.rig import load_rig
 from mvfl.gslrm.gaussians import Gaussians, evaluate_sh, filter_indices, rotation_matrices
-from mvfl.gslrm.losses import VGG_CHANNELS, Vgg19, gslrm_loss
+from mvfl.gslrm.losses import VGG_CHANNELS, Vgg19, gslrm_loss, losses_at
 from mvfl.gslrm.model import pixel_rays
 from mvfl.gslrm.ply import load_ply, save_ply
 
@@ -115,3 +115,23 @@ def test_turntables_are_the_original_ones(elevation: int, io: dict) -> None:
     c2w, intrinsics = camera_tensors(turntable(8, float(elevation)))
     torch.testing.assert_close(c2w.double(), io[f"turntable.el{elevation}.c2w"], atol=1e-6, rtol=0)
     torch.testing.assert_close(intrinsics.double(), io[f"turntable.el{elevation}.fxfycxcy"], atol=1e-3, rtol=0)
+
+
+def test_masked_l2_counts_pixels_inside_the_mask_only(io: dict) -> None:
+    images, target, alpha = io["rendering"], io["target_rgba"][:, :, :3], io["target_rgba"][:, :, 3:]
+    inside = (alpha > 0.5).expand_as(images)
+    expected = (images - target).square()[inside].mean()
+    weights = GslrmLosses(l2=0, masked_l2=2.0)
+    got = gslrm_loss(weights, images, None, target, alpha)
+    assert float(got.total) == pytest.approx(2 * float(expected), rel=1e-5)
+    elsewhere = torch.where(inside, images, torch.rand_like(images))
+    assert torch.equal(gslrm_loss(weights, elsewhere, None, target, alpha).total, got.total)
+
+
+def test_warm_ups_switch_terms_off_at_first() -> None:
+    losses = GslrmLosses(l2=1, perceptual=0.5, ssim=0.2, vgg_path=Path("given"))
+    settings = GslrmFinetuning(losses=losses, pointsdist_warmup_steps=10, l2_warmup_steps=20)
+    weights = lambda step: (lambda l: (l.l2, l.perceptual, l.ssim, l.pointsdist))(losses_at(settings, step))  # noqa: E731, E741
+    assert weights(9) == (0, 0, 0.2, 0.1)
+    assert weights(10) == (1, 0, 0.2, 0)
+    assert weights(20) == (1, 0.5, 0.2, 0)

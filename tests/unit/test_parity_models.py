@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -149,6 +150,27 @@ def test_sampling_repeats_the_original_pictures(components: dict, unet, run: str
     ).images  # fmt: skip
     assert components["ddim"].timesteps.tolist() == options["timesteps"]
     torch.testing.assert_close(out, io["images"], atol=NETWORK_LIMIT, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"]
+)
+def test_any_scheduler_of_diffusers_draws_pictures(components: dict, unet, name: str) -> None:
+    io = read("diffusion_tiny/pipeline_cfg.safetensors")
+    pipeline = MultiViewPipeline(
+        unet=unet, vae=components["vae"], image_encoder=components["vision"], feature_extractor=components["processor"],
+        image_normalizer=components["normalizer"], image_noising_scheduler=components["noising"],
+        scheduler=getattr(diffusers, name).from_config(components["ddim"].config),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    picture = Image.fromarray((io["images"][0].permute(1, 2, 0) * 255).byte().numpy())
+    draw = lambda: pipeline(  # noqa: E731
+        picture, io["prompt_embeds"], num_inference_steps=4, guidance_scale=2.0, eta=0.0,
+        generator=[torch.Generator().manual_seed(0)],
+    ).images  # fmt: skip
+    first = draw()
+    assert first.isfinite().all() and first.std() > 0.01
+    assert torch.equal(first, draw()), "the same generator draws the same pictures"
 
 
 @pytest.fixture(scope="module")

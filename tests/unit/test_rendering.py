@@ -86,7 +86,7 @@ def cloud(seed: int, device: str) -> list[torch.Tensor]:
     """Leaves of 400 random Gaussians."""
     g = torch.Generator().manual_seed(seed)
     randn = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
-    fields = (randn(400, 3) * 0.2, randn(400, 1, 3), torch.full((400, 3), -3.5), randn(400, 4), randn(400, 1))
+    fields = (randn(400, 3) * 0.2, randn(400, 1, 3), -3.5 + 0.5 * randn(400, 3), randn(400, 4), randn(400, 1))
     return [t.to(device).requires_grad_() for t in fields]
 
 

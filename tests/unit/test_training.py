@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mvfl.config.schema import Experiment, GslrmFinetuning, GslrmLosses, Wandb
+from mvfl.base.check import check_record
+from mvfl.base.prepare import prepare_base
+from mvfl.base.record import read_record
+from mvfl.config.schema import Experiment, GslrmFinetuning, GslrmLosses, HubBase, LocalBase, Wandb
 from mvfl.data.samples import Manifest
 from mvfl.geometry.rig import load_rig
 from mvfl.gslrm.checkpoint import load_gslrm, read_state, save_gslrm
@@ -398,3 +403,73 @@ def test_saving_an_early_step_again_keeps_it_beside_later_ones(tmp_path: Path) -
 def test_a_words_only_rig_and_a_missing_reference_are_refused(paths: TrainingPaths, tiny_experiment: Experiment) -> None:
     with pytest.raises(InputError, match="reference 9 does not exist"):
         train_segment(tiny_experiment.model_copy(update={"reference": 9}), 1, paths, QUIET)
+
+
+def test_a_hub_base_is_used_offline_from_the_cache_and_its_absence_is_explained(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    settings = HubBase(kind="hub", repo="lab/mouse", revision=revision, gslrm="gslrm/gslrm.safetensors")
+    with pytest.raises(InputError, match=f"lab/mouse at revision {revision} could not be fetched.*kind 'local'"):
+        prepare_base(settings, tmp_path / "a")
+    snapshot = tmp_path / "models--lab--mouse" / "snapshots" / revision
+    shutil.copytree(tiny_base.parent / "pipeline", snapshot / "mvdiffusion" / "pipeckpts")
+    shutil.move(snapshot / "mvdiffusion" / "pipeckpts" / "gslrm", snapshot / "gslrm")
+    record = prepare_base(settings, tmp_path / "b")
+    assert record.pipeline == (snapshot / "mvdiffusion" / "pipeckpts").resolve() and record.gslrm is not None
+    assert record.hash == read_record(tiny_base).hash
+
+
+def test_a_recorded_base_is_verified_by_hash(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base.parent / "pipeline", tmp_path / "p")
+    prepare_base(LocalBase(kind="local", path=tmp_path / "p"), tmp_path)
+    assert all(f.good for f in check_record(tmp_path / "base.json"))
+    weights = tmp_path / "p" / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # the size stays
+    weights.write_bytes(content)
+    (tmp_path / "p" / "vae" / "config.json").unlink()
+    bad = [f.text for f in check_record(tmp_path / "base.json") if not f.good]
+    assert len(bad) == 2 and any("differs from the recorded SHA-256" in b for b in bad) and any("is missing" in b for b in bad)
+
+
+def test_states_keep_to_their_budget_and_the_newest_one_never_goes(tmp_path: Path) -> None:
+    megabyte = {"x": torch.zeros(250_000)}
+    state = TrainingState(tmp_path / "s", "mark", keep=5, budget_gigabytes=0.0025)
+    for step in (1, 2, 3):
+        state.save(step, megabyte)
+    assert state.steps() == [2, 3], "two states fit, the oldest went"
+    with pytest.raises(InputError, match=r"No room for another training state.*is kept; free some space"):
+        state.save(4, {"x": torch.zeros(600_000)})
+    assert state.steps() == [3]
+
+
+def test_a_filling_disk_is_seen_before_a_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = TrainingState(tmp_path / "s", "mark")
+    state.save(1, {"x": torch.zeros(10)})
+    monkeypatch.setattr("mvfl.runtime.training_state.shutil.disk_usage", lambda _: SimpleNamespace(free=20))
+    with pytest.raises(InputError, match=r"step-00000001\.pt is kept"):
+        state.save(2, {"x": torch.zeros(10)})
+    assert state.load(5)[0] == 1
+
+
+def test_attempts_are_noted_and_a_killed_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mvfl.runtime.tracking import Tracker, read_attempts
+
+    offline = Wandb(mode="offline")
+    with pytest.raises(Unfinished), Tracker(tmp_path, offline, "run", "g", {}, step=0, until=9) as tracker:
+        tracker.log(3, {"train/loss": 1.0})
+        raise Unfinished("time is up")
+    killed = Tracker(tmp_path, offline, "run", "g", {}, step=3, until=9)  # never left: as after a SIGKILL
+    killed.run.finish()
+    with Tracker(tmp_path, offline, "run", "g", {}, step=3, until=9):
+        pass
+    rows = read_attempts(tmp_path)
+    assert [(r["event"], r["step"]) for r in rows] == [("begun", 0), ("ended", 3), ("begun", 3), ("begun", 3), ("ended", 3)]
+    assert rows[1]["reason"] == "Unfinished" and rows[-1]["reason"] == "finished"
+    assert len({r["wandb"] for r in rows if r["event"] == "begun"}) == 1, "one W&B run for all attempts"
+    assert "was killed; its W&B run is continued" in capsys.readouterr().err

@@ -216,13 +216,13 @@ def test_a_missing_checkpoint_is_named(finished: Path) -> None:
     command = [
         str(BIN / "mvfl"), "synthetic", "--settings", "{}", "--manifest", str(finished / "data/tiny_mouse/manifest.json"),
         "--base", str(finished / "base/tiny/base.json"), "--checkpoint", str(weights.parents[1] / "provenance.json"),
-        "--prompts", "x", "--out", str(finished / "nowhere"),
+        "--prompts", "x", "--state", str(finished / "nowhere"), "--out", str(finished / "nowhere.json"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     aside.rename(weights)
     assert done.returncode == 1
     assert f"{weights} does not exist" in done.stderr and "no substitute weights" in done.stderr
-    assert "Traceback" not in done.stderr and not (finished / "nowhere" / "samples").exists()
+    assert "Traceback" not in done.stderr and not (finished / "nowhere.json").exists()
 
 
 def test_a_missing_base_is_named(tmp_path: Path) -> None:

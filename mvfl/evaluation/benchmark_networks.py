@@ -1,0 +1,127 @@
+"""Labelled prediction sets that a network drew, for `mvfl benchmark decision`.
+
+Constructed sets are sharper than anything a network draws. Here the embedded base draws the animals of a world, rightly
+or wrongly in a known way: A as it should; B each slot from a picture of the animal in another pose; C without training,
+after a little training, without seeing the input, or told turned cameras; D with one to three slots told a wrong camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.base.prepare import EMBEDDED
+from mvfl.config.schema import Coat, Pose
+from mvfl.evaluation.benchmark import LabelledSet, Views, World, make_world
+from mvfl.mvdiffusion.conditioning import pose_features
+from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.unet import build_unet
+from mvfl.prompts import STYLES
+from mvfl.runtime.randomness import generator
+
+# What the embedded base was trained on: it cannot be expected to draw other animals well.
+KNOWN_COATS: tuple[Coat, ...] = ("black", "agouti", "white", "brown")
+KNOWN_POSES: tuple[Pose, ...] = ("stand", "walk", "crouch", "turn", "sniff")
+GUIDANCE, ETA = 2.0, 1.0
+
+
+def network_world(pairs: int, seed: int) -> World:
+    """A world of animals that the embedded base knows, at its picture size."""
+    pipeline_size = 128
+    return make_world(pipeline_size, pairs, seed, coats=list(KNOWN_COATS), poses=list(KNOWN_POSES))
+
+
+def load_pipeline(folder: Path = EMBEDDED) -> tuple[MultiViewPipeline, Float[Tensor, "view token channel"]]:
+    """The base and its prompt embeddings."""
+    pipeline = MultiViewPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    words = pipeline.tokenizer(
+        list(STYLES["mouse_elevated"].prompts), padding="max_length", truncation=True, return_tensors="pt",
+        max_length=pipeline.tokenizer.model_max_length,
+    )  # fmt: skip
+    with torch.no_grad():
+        return pipeline, pipeline.text_encoder(words.input_ids)[0]
+
+
+def drawn(
+    pipeline: MultiViewPipeline, prompts: Tensor, inputs: Float[Tensor, "pair 3 height width"],
+    poses: Float[Tensor, "slot feature"], seed: int, steps: int,
+) -> Views:  # fmt: skip
+    """Draw all slots for each input; every slot is told the pose in its row."""
+    slots = len(poses)
+    images = pipeline(
+        inputs.repeat_interleave(slots, 0), prompts, poses.repeat(len(inputs), 1), num_inference_steps=steps,
+        guidance_scale=GUIDANCE, eta=ETA, generator=[generator("cpu", seed, i) for i in range(len(inputs))],
+    ).images  # fmt: skip
+    return images.unflatten(0, (len(inputs), slots))
+
+
+def train_from_nothing(pipeline: MultiViewPipeline, prompts: Tensor, world: World, steps: int, seed: int) -> None:
+    """Replace the UNet by a random one and train it a little on the world's own pictures."""
+    torch.manual_seed(seed)
+    unet = build_unet(dict(pipeline.unet.config)).train()
+    truth = world.truth
+    poses = pose_features(truth.rig, 0)
+    with torch.no_grad():
+        pictures = 2 * truth.images.flatten(0, 1) - 1
+        moments = pipeline.vae.encode(pictures).latent_dist.parameters
+        references = pipeline.encode_latents(truth.inputs)
+        embeds = pipeline.encode_image(truth.inputs)
+    slots = len(poses)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=5e-4)
+    for step in range(steps):
+        i = step % len(truth.inputs)
+        batch = Batch(moments[i * slots : (i + 1) * slots], references[i : i + 1], embeds[i : i + 1], prompts, poses)
+        draws = draw(1, slots, tuple(references.shape[1:]), embeds.shape[1], 1000, generator("cpu", seed, step))
+        result = diffusion_loss(
+            unet, batch, draws, pipeline.scheduler, pipeline.image_normalizer, pipeline.image_noising_scheduler,
+            pipeline.vae.config.scaling_factor, 0.05, "published", 5.0,
+        )  # fmt: skip
+        result.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    pipeline.unet = unet.eval()
+
+
+def network_sets(world: World, seed: int, steps: int = 20, training_steps: int = 40) -> Iterator[LabelledSet]:
+    """All sets of a world.
+
+    Args:
+        world: of `network_world`.
+        seed: of all draws.
+        steps: denoising steps.
+        training_steps: of the network that is partly trained.
+    """
+    pipeline, prompts = load_pipeline()
+    truth, rng = world.truth, np.random.default_rng(seed)
+    poses = pose_features(truth.rig, 0)
+    slots = len(poses)
+    right = drawn(pipeline, prompts, truth.inputs, poses, seed, steps)
+    yield LabelledSet("A", "network: drawn as trained", right)
+    yield LabelledSet("A", "network: drawn as trained, other noise", drawn(pipeline, prompts, truth.inputs, poses, seed + 1, steps))
+    mixed = right.clone()
+    for variant, animals in enumerate(world.alike["pose"]):
+        other = drawn(pipeline, prompts, animals[:, 0], poses, seed, steps)
+        for slot in range(1 + variant, slots, len(world.alike["pose"])):
+            mixed[:, slot] = other[:, slot]
+    yield LabelledSet("B", "network: every view from another pose", mixed)
+    turned = {turn: drawn(pipeline, prompts, truth.inputs, poses.roll(turn, 0), seed, steps) for turn in (2, 3)}
+    for turn, images in turned.items():
+        yield LabelledSet("C", f"network: told cameras turned by {60 * turn} degrees", images)
+    for count in (1, 2, 3):
+        part = right.clone()
+        for slot in (1 + rng.permutation(slots - 1)[:count]).tolist():
+            part[:, slot] = turned[3][:, slot]
+        yield LabelledSet("D", f"network: {count} slots told the opposite camera", part)
+    blind = drawn(pipeline, prompts, torch.ones_like(truth.inputs), poses, seed, steps)
+    yield LabelledSet("C", "network: input not seen", blind)
+    for trained in (0, training_steps):
+        train_from_nothing(pipeline, prompts, world, trained, seed)
+        images = drawn(pipeline, prompts, truth.inputs, poses, seed, steps)
+        yield LabelledSet("C", f"network: {trained} training steps from nothing", images)

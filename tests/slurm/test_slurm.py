@@ -1,0 +1,240 @@
+"""A tiny pipeline through `snakemake --profile slurm` on a private one-machine SLURM, with faults in the middle of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mvfl.runtime.tracking import read_attempts
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+GPU_RULES = {"cache_latents", "train_mvdiffusion", "evaluate_checkpoint", "generate_synthetic", "finetune_gslrm"}
+ONE_THREAD = {rule: 1 for rule in [*GPU_RULES, "prepare_dataset", "prepare_base"]}
+EXPERIMENT = "mouse_6x_aug"
+FAULTS = 20
+# Kept outside the test's folder, so that a failed run can be looked at.
+CLUSTER = Path(os.environ.get("TMPDIR", "/tmp")) / f"mvfl-test-slurm-{os.getuid()}"
+
+
+def ask(*command: str) -> str:
+    """Output of a SLURM command; empty where it failed."""
+    done = subprocess.run(["timeout", "20", *command], capture_output=True, text=True)
+    return done.stdout if done.returncode == 0 else ""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A running one-machine SLURM with two pretended GPUs, its commands first on PATH."""
+    installable = os.geteuid() == 0 and shutil.which("apt-get")
+    if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and not installable:
+        pytest.skip("SLURM is not installed and cannot be: install Debian's slurm-wlm and munge to run this test.")
+    options = ["--dir", str(CLUSTER), "--gpus", "2", "--cpus", "8", "--mem", "16000", "--port", "6917", "--clean"]
+    started = subprocess.run([HERE / "start.sh", *options, *(["--install"] if installable else [])], capture_output=True, text=True)
+    if started.returncode and not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+        pytest.skip(f"SLURM cannot be installed here: {started.stderr.strip()[-300:]}")
+    assert started.returncode == 0, started.stdout + started.stderr
+    before = os.environ.copy()
+    os.environ["SLURM_CONF"] = str(CLUSTER / "slurm.conf")
+    os.environ["PATH"] = f"{CLUSTER / 'bin'}:{BIN}:{os.environ['PATH']}"
+    yield
+    subprocess.run([HERE / "stop.sh", "--dir", str(CLUSTER), "--quiet"], check=False)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def slurm_profile(folder: Path) -> Path:
+    """The shipped profile with what a small test cluster needs: less memory, one thread, quick status checks."""
+    profile: dict[str, Any] = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    profile |= {
+        "retries": 12, "latency-wait": 5, "jobs": 4, "slurm-status-command": "squeue",
+        "slurm-init-seconds-before-status-checks": 3, "seconds-between-status-checks": 3,
+        "set-threads": ONE_THREAD, "slurm-logdir": str(folder / "slurm-logs"),
+    }  # fmt: skip
+    profile["default-resources"]["mem_mb"] = 1000
+    for rule in [
+        *GPU_RULES,
+        "prepare_dataset",
+        "prepare_base",
+        "embed_prompts",
+        "join_synthetic",
+        "render_report",
+        "write_journal",
+    ]:
+        profile["set-resources"].setdefault(rule, {})["mem_mb"] = 2500
+    (folder / "profile").mkdir(parents=True)
+    (folder / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
+    return folder / "profile"
+
+
+@contextlib.contextmanager
+def snakemake(results: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the workflow in the background."""
+    command = [str(BIN / "snakemake"), *options, "--nolock", "--configfile", "configs/ci.yaml", str(HERE / "tiny.yaml")]
+    with open(log, "wb") as handle:
+        process = subprocess.Popen([*command, "--config", f"results={results}"], cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                process.kill()
+
+
+def running_jobs() -> dict[str, str]:
+    """SLURM id -> rule of the jobs that run."""
+    rows = [line.split("|") for line in ask("squeue", "-h", "-t", "running", "-o", "%i|%k").splitlines() if "|" in line]
+    return {job: match[1] for job, comment in rows if (match := re.match(r"(?:rule_)?([a-z_]+?)(?:_wildcards|$)", comment))}
+
+
+def holds_a_gpu(job: str) -> bool:
+    """Whether SLURM bound one numbered GPU to a job."""
+    return re.search(r"GRES=gpu:(?:\w+:)?1\(IDX:[01]\)", ask("scontrol", "show", "job", "-d", job)) is not None
+
+
+class Faults:
+    """Injects faults one after another, each only after the stage went on since the last one."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.done: Counter[str] = Counter()
+        self.progress: dict[str, int] = {}
+        requeue, kill, term, usr1 = self.requeue, self.kill, self.terminate, self.usr1
+        self.plan: dict[str, list[Callable[[str], None]]] = {
+            "train_mvdiffusion": [
+                self.time_limit, requeue, kill, requeue, self.drain, requeue, usr1, requeue, self.node_down, requeue, requeue,
+            ],
+            "generate_synthetic": [requeue, kill, requeue, self.drain, requeue, term, requeue, requeue, requeue, requeue, requeue],
+        }  # fmt: skip
+
+    def measured(self, rule: str) -> int:
+        """Steps trained or samples drawn so far."""
+        state = self.results / "state" / EXPERIMENT
+        if rule == "generate_synthetic":
+            return len(list((state / "synthetic").glob("*/sample_*")))
+        log = state / "mvdiffusion" / "log.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []
+        with contextlib.suppress(IndexError, json.JSONDecodeError):
+            return json.loads(lines[-1])["step"]
+        return 0
+
+    def step(self, jobs: dict[str, str]) -> None:
+        """Inject at most one fault."""
+        for job, rule in jobs.items():
+            now = self.measured(rule) if self.plan.get(rule) else 0
+            enough = 10 if rule == "train_mvdiffusion" else 1
+            if self.plan.get(rule) and now >= self.progress.get(rule, 0) + enough:
+                fault = self.plan[rule].pop(0)
+                fault(job)
+                self.progress[rule] = now
+                self.done[f"{fault.__name__} in {rule}"] += 1
+                print(f"{time.strftime('%H:%M:%S')} {fault.__name__} of job {job} ({rule}) at {now}", flush=True)
+                return
+
+    def _process(self, job: str) -> int:
+        """The process of mvfl in a job."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                if any(w.endswith(b"/mvfl") for w in words[:2]) and f"SLURM_JOB_ID={job}".encode() in environment:
+                    return int(folder.name)
+        return 0
+
+    def requeue(self, job: str) -> None:
+        ask("scontrol", "requeue", job)
+        for _ in range(20):
+            time.sleep(1)
+            # Without this the job would rest for two minutes.
+            ask("scontrol", "update", f"jobid={job}", "starttime=now")
+            if "JobState=RUNNING" in ask("scontrol", "show", "job", job):
+                return
+
+    def kill(self, job: str) -> None:
+        if process := self._process(job):
+            os.kill(process, signal.SIGKILL)
+        else:
+            ask("scancel", "--signal=KILL", job)
+
+    def terminate(self, job: str) -> None:
+        ask("scancel", "--signal=TERM", job)
+
+    def usr1(self, job: str) -> None:
+        ask("scancel", "--signal=USR1", job)
+
+    def time_limit(self, job: str) -> None:
+        ask("scontrol", "update", f"jobid={job}", "timelimit=1")
+        deadline = time.time() + 150
+        while job in running_jobs() and time.time() < deadline:
+            time.sleep(1)
+
+    def drain(self, job: str) -> None:
+        node = ask("squeue", "-h", "-j", job, "-o", "%N").strip()
+        ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+        ask("scontrol", "requeue", job)
+        time.sleep(6)
+        ask("scontrol", "update", f"jobid={job}", "starttime=now")
+        assert "PENDING" in ask("squeue", "-h", "-j", job, "-o", "%T"), "a drained node must not start jobs"
+        ask("scontrol", "update", f"nodename={node}", "state=resume")
+
+    def node_down(self, job: str) -> None:
+        node = ask("squeue", "-h", "-j", job, "-o", "%N").strip()
+        ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        time.sleep(4)
+        ask("scontrol", "update", f"nodename={node}", "state=resume")
+        for _ in range(3):
+            time.sleep(1)
+            ask("scontrol", "update", f"jobid={job}", "starttime=now")
+
+
+def test_nothing_is_lost_and_the_result_is_the_same(cluster: None, tmp_path: Path) -> None:
+    quiet, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    local = ["--profile", "profiles/local", "--cores", "1", "--set-threads", *(f"{k}={v}" for k, v in ONE_THREAD.items())]
+    profile = slurm_profile(tmp_path)
+    faults, on_gpu = Faults(disturbed), set()
+    with (
+        snakemake(quiet, tmp_path / "undisturbed.log", *local) as reference,
+        snakemake(disturbed, tmp_path / "disturbed.log", "--profile", str(profile)) as process,
+    ):
+        deadline = time.time() + 40 * 60
+        while process.poll() is None and time.time() < deadline:
+            jobs = running_jobs()
+            on_gpu |= {rule for job, rule in jobs.items() if rule in GPU_RULES - on_gpu and holds_a_gpu(job)}
+            faults.step(jobs)
+            time.sleep(1)
+        assert process.poll() == 0, (tmp_path / "disturbed.log").read_text()[-5000:]
+        assert reference.wait(600) == 0, (tmp_path / "undisturbed.log").read_text()[-5000:]
+    print(f"{faults.done.total()} faults: {dict(faults.done)}; on a GPU: {sorted(on_gpu)}", flush=True)
+
+    assert faults.done.total() >= FAULTS
+    assert on_gpu == GPU_RULES, "every GPU stage holds a GPU"
+    same = [
+        f"experiments/{EXPERIMENT}/mvdiffusion/checkpoint-1500/unet/diffusion_pytorch_model.safetensors",
+        f"experiments/{EXPERIMENT}/gslrm/gslrm.safetensors",
+        f"experiments/{EXPERIMENT}/gslrm/gaussians.ply",
+    ]
+    pictures = sorted(p.relative_to(quiet) for p in (quiet / f"experiments/{EXPERIMENT}/synthetic/samples").rglob("*.png"))
+    assert len(pictures) == 10 * 6 * 6
+    for file in [*same, *pictures]:
+        assert (quiet / file).read_bytes() == (disturbed / file).read_bytes(), f"{file} differs"
+    attempts = read_attempts(disturbed / "state" / EXPERIMENT / "mvdiffusion")
+    begun = [a["step"] for a in attempts if a["event"] == "begun"]
+    print(f"training attempts began at steps {begun}", flush=True)
+    assert len(begun) >= 8 and begun == sorted(begun), "every attempt went on from a saved step"
