@@ -183,7 +183,7 @@ def train(
     experiment = _parse(schema.TrainingRun, settings)
     paths = TrainingPaths(base, latents.parent, prompts, state, out, start.parent if start else None)
     validation = Validation(manifest, experiment, prompts, state / "validation")
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of one job, one holds the lock
+    first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one holds the lock
     with only_writer(state) if first else contextlib.nullcontext():
         train_segment(experiment, until_step, paths, _parse(schema.Wandb, wandb), minutes, validation)
 
@@ -293,6 +293,17 @@ def report(
     from mvfl.evaluation.page import render_page
 
     render_page(name, _parse(schema.Experiment, settings), decision, gslrm, out)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def launch(
+    command: Annotated[list[str], typer.Argument(help="what to run, for example: mvfl train ...")],
+    per_node: Annotated[int, typer.Option(help="processes per node, one per GPU", min=1)] = 1,
+) -> None:
+    """Start this node's processes of a run over several nodes; under srun with one task per node."""
+    from mvfl.runtime.launch import launch_on_node
+
+    launch_on_node(per_node, command)
 
 
 @app.command()

@@ -10,11 +10,11 @@ from mvfl.config.schema import Case, EmbeddedBase, HubBase, LocalBase, ScratchBa
 from mvfl.routing import evaluation_step, segment_ends
 from mvfl.runtime.tracking import read_log
 
-# Measured on one H100 at 512 px, six views: training with cached latents (objects/s), guided sampling at 50 steps
-# (s per object), GS-LRM trunk forward and backward (objects/s).
-H100_TRAINING, H100_SAMPLING, H100_GSLRM = 20.9, 1.34, 1.68
+# Measured on one H200 at 512 px, six views (docs/performance.md): training from cached latents, four objects a pass
+# (objects/s); guided sampling of 50 steps, four at once (s per object); GS-LRM with rendering (objects/s).
+TRAINING, SAMPLING, GSLRM = 15.0, 2.23, 1.27
 # Parameters of UNet and GS-LRM: published and embedded.
-PUBLISHED, EMBEDDED = (870_184_644, 303_565_824), (5_460_000, 2_084_000)
+PUBLISHED, EMBEDDED = (870_184_644, 303_565_824), (5_460_000, 2_391_200)
 
 
 @dataclass
@@ -77,16 +77,16 @@ def plan_case(config: WorkflowConfig, case: Case) -> CasePlan:
         t = e.training
         measured = seconds_per_step(config.results, name)
         plan.measured |= measured is not None
-        step = measured if measured is not None else t.batch_size * t.gradient_accumulation / H100_TRAINING * share
+        step = measured if measured is not None else t.batch_size * t.gradient_accumulation / TRAINING * share
         references = 6 if config.evaluation.references == "all" and e.reference == "random" else 1
-        per_object = H100_SAMPLING * e.sampling.steps / 50 * share
+        per_object = SAMPLING * e.sampling.steps / 50 * share
         seconds = last * step + config.evaluation.samples * references * per_object
         plan.gigabytes += 4 * unet * (4 * t.keep_states + len(segments)) / 1e9
         if name == names[-1]:
             s = e.synthetic
             drawn = (s.train + s.val) * (6 if s.references == "all" else 1)
             seconds += drawn * per_object
-            seconds += e.gslrm.steps * e.gslrm.batch_size / H100_GSLRM * (size / 512) ** 2 * (gslrm / PUBLISHED[1])
+            seconds += e.gslrm.steps * e.gslrm.batch_size / GSLRM * (size / 512) ** 2 * (gslrm / PUBLISHED[1])
             plan.gigabytes += 4 * gslrm * 7 / 1e9 + drawn * 6 * 3 * size * size * 0.3 / 1e9
         plan.gpu_hours += seconds / 3600
     add("embed_prompts", len(styles))

@@ -7,6 +7,7 @@ from mvfl.config.load import parse_config
 from mvfl.config.schema import Drawing, Generation, TrainingRun
 from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError, digest
+from mvfl.runtime.launch import accelerate_command
 
 try:
     CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])
@@ -162,15 +163,20 @@ def segment_start(w):
     return [checkpoint_of(w.experiment, before[-1])] if before else []
 
 
-def launch_command(gpus):
-    """`accelerate launch` for several GPUs; one process needs no launcher, which would swallow signals and exit status."""
-    if int(gpus) < 2:
-        return ""
-    # Precision and compilation are the experiment's settings, not the launcher's.
-    return (
-        f"accelerate launch --multi_gpu --num_machines 1 --num_processes {gpus} --main_process_port 0"
-        " --mixed_precision no --dynamo_backend no --no_python"
-    )
+def launch_command(resources, threads):
+    """What stands before `mvfl train`: nothing for one process, since a launcher would swallow signals and exit status.
+
+    Several nodes: nodes, tasks (the same number), mpi: srun, tasks_per_gpu: 0 and gres: "gpu:N" instead of gpu.
+    """
+    nodes = int(resources.get("nodes", 1))
+    if nodes > 1:
+        gpus = str(resources.gres).split(":")[-1]
+        return (
+            f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --gres={resources.gres}"
+            f" --cpus-per-task={threads} --kill-on-bad-exit=1 mvfl launch --per-node {gpus}"
+        )
+    gpus = int(resources.get("gpu", 0))
+    return "" if gpus < 2 else " ".join(accelerate_command(gpus))
 
 
 def converged_gslrm(w):

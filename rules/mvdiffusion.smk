@@ -59,7 +59,7 @@ rule train_mvdiffusion:
         manifest=lambda w: manifest_of(experiment_of(w.experiment).dataset),
         state=lambda w: state_of(w.experiment, "mvdiffusion"),
         out=f"{RESULTS}/experiments/{{experiment}}/mvdiffusion/checkpoint-{{step}}",
-        launch=lambda w, resources: launch_command(resources.gpu),
+        launch=lambda w, resources, threads: launch_command(resources, threads),
         start=lambda w, input: f"--start {input.start}" if input.start else "",
     message:
         "Training {wildcards.experiment} up to step {wildcards.step}; state and log are in {params.state}."

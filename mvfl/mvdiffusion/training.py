@@ -207,7 +207,10 @@ def train_segment(
         del saved
         say(f"Resuming at step {step}.")
     elif main:
-        say(f"Starting at step 0; norm of the reference path in conv_in: {norm_at_start:.4f}.")
+        say(
+            f"Starting at step 0, {accelerator.num_processes} processes; norm of the reference path in conv_in: "
+            f"{norm_at_start:.4f}."
+        )
     ema.to(device)
     model, optimizer = accelerator.prepare(unet, optimizer)
     forward = torch.compile(model) if t.compile else model

@@ -38,13 +38,13 @@ def ask(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A running one-machine SLURM with two pretended GPUs, its commands first on PATH."""
+@contextlib.contextmanager
+def running_cluster(*more: str) -> Iterator[None]:
+    """A running one-machine SLURM, its commands first on PATH."""
     installable = os.geteuid() == 0 and shutil.which("apt-get")
     if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and not installable:
         pytest.skip("SLURM is not installed and cannot be: install Debian's slurm-wlm and munge to run this test.")
-    options = ["--dir", str(CLUSTER), "--gpus", "2", "--cpus", "8", "--mem", "16000", "--port", "6917", "--clean"]
+    options = ["--dir", str(CLUSTER), "--gpus", "2", "--cpus", "8", "--mem", "16000", "--port", "6917", "--clean", *more]
     started = subprocess.run([HERE / "start.sh", *options, *(["--install"] if installable else [])], capture_output=True, text=True)
     if started.returncode and not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
         pytest.skip(f"SLURM cannot be installed here: {started.stderr.strip()[-300:]}")
@@ -52,10 +52,26 @@ def cluster() -> Iterator[None]:
     before = os.environ.copy()
     os.environ["SLURM_CONF"] = str(CLUSTER / "slurm.conf")
     os.environ["PATH"] = f"{CLUSTER / 'bin'}:{BIN}:{os.environ['PATH']}"
-    yield
-    subprocess.run([HERE / "stop.sh", "--dir", str(CLUSTER), "--quiet"], check=False)
-    os.environ.clear()
-    os.environ.update(before)
+    try:
+        yield
+    finally:
+        subprocess.run([HERE / "stop.sh", "--dir", str(CLUSTER), "--quiet"], check=False)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """One node with two pretended GPUs."""
+    with running_cluster():
+        yield
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[None]:
+    """Two pretended nodes with two pretended GPUs each."""
+    with running_cluster("--nodes", "2"):
+        yield
 
 
 def slurm_profile(folder: Path) -> Path:
@@ -83,9 +99,9 @@ def slurm_profile(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def snakemake(results: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def snakemake(results: Path, log: Path, *options: str, overlays: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """Run the workflow in the background."""
-    command = [str(BIN / "snakemake"), *options, "--nolock", "--configfile", "configs/ci.yaml", str(HERE / "tiny.yaml")]
+    command = [str(BIN / "snakemake"), *options, "--nolock", "--configfile", "configs/ci.yaml", str(HERE / "tiny.yaml"), *overlays]
     with open(log, "wb") as handle:
         process = subprocess.Popen([*command, "--config", f"results={results}"], cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT)
         try:
@@ -96,6 +112,27 @@ def snakemake(results: Path, log: Path, *options: str) -> Iterator[subprocess.Po
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(30)
                 process.kill()
+
+
+def test_training_runs_over_two_nodes(two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = slurm_profile(tmp_path)
+    content = yaml.safe_load((profile / "config.yaml").read_text())
+    rule = content["set-resources"]["train_mvdiffusion"]
+    del rule["gpu"]
+    rule |= {"nodes": 2, "tasks": 2, "mpi": "srun", "tasks_per_gpu": 0, "gres": "gpu:1", "mem_mb": 4000}
+    (profile / "config.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # the GPUs are pretended: gloo on the CPU
+    short = tmp_path / "short.yaml"
+    short.write_text("defaults: {training: {steps: 4}}\nevaluation: {step: 4}\nexperiments: {curriculum: {evaluation_step: 4}}\n")
+    results = tmp_path / "results"
+    with snakemake(results, tmp_path / "log", "--profile", str(profile), "train", overlays=(str(short),)) as process:
+        assert process.wait(600) == 0, (tmp_path / "log").read_text()[-5000:]
+    place = results / f"state/{EXPERIMENT}/mvdiffusion"
+    speed = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+    assert speed[-1]["step"] == 4
+    assert read_attempts(place)[-1]["reason"] == "finished"
+    log = next((results / "logs/train_mvdiffusion").glob("*.log")).read_text()
+    assert "2 processes" in log, log
 
 
 def running_jobs() -> dict[str, str]:

@@ -1,0 +1,49 @@
+"""Starting one stage on several GPUs, on one node or on several nodes of a SLURM job."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+
+from mvfl.runtime.files import InputError
+
+
+def accelerate_command(per_node: int, nodes: int = 1, rank: int = 0, address: str | None = None, port: int = 0) -> list[str]:
+    """`accelerate launch` in front of a command; precision and compilation are the experiment's settings, not the launcher's.
+
+    Args:
+        per_node: processes on each node, one per GPU.
+        nodes: of the job.
+        rank: of this node.
+        address, port: where the first node listens; port 0 picks a free one on a single node.
+    """
+    command = ["accelerate", "launch", "--multi_gpu", "--num_machines", str(nodes), "--num_processes", str(nodes * per_node)]
+    if nodes > 1:
+        command += ["--machine_rank", str(rank), "--main_process_ip", str(address), "--rdzv_backend", "static"]
+    return [*command, "--main_process_port", str(port), "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python"]
+
+
+def _ask(*command: str) -> str:
+    done = subprocess.run(["timeout", "60", *command], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"`{' '.join(command)}` failed: {done.stderr.strip()}; several nodes can only be used inside a SLURM job.")
+    return done.stdout
+
+
+def launch_on_node(per_node: int, command: Sequence[str]) -> None:
+    """Become this node's part of a run over all nodes of the SLURM step (one task per node); never returns.
+
+    Raises:
+        InputError: not inside `srun`, or SLURM does not answer.
+    """
+    try:
+        nodes, rank, job = (int(os.environ[k]) for k in ("SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_ID"))
+        names = os.environ["SLURM_JOB_NODELIST"]
+    except KeyError as error:
+        raise InputError(f"{error} is not set: `mvfl launch` runs under srun with one task per node.") from error
+    head = _ask("scontrol", "show", "hostnames", names).split()[0]
+    found = re.search(r"NodeAddr=(\S+)", _ask("scontrol", "show", "node", head))
+    full = [*accelerate_command(per_node, nodes, rank, found[1] if found else head, 20000 + job % 20000), *command]
+    os.execvp(full[0], full)
