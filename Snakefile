@@ -24,6 +24,8 @@ localrules:
     synthetic,
     gslrm,
     report,
+    join_synthetic,
+    write_journal,
     report_exhausted,
     case_a,
     case_b,

@@ -446,6 +446,7 @@ def plan(
     files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
 ) -> None:
     """Print what each case would run: experiments, jobs, GPU hours, disk."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -453,12 +454,14 @@ def plan(
     from mvfl.plan import plan_case
 
     config = load_config(files or [Path("workflow_config.yaml")])
-    table = Table("case", "experiments", "jobs", "GPU hours", "disk (GB)", "step times", show_lines=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
+        table.add_column(column, no_wrap=column in ("experiments", "jobs"))
     cases: tuple[schema.Case, ...] = ("A", "B", "C", "D")
     for case in cases:
         p = plan_case(config, case)
         jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
-        source = "measured here" if p.measured else "one H100"
+        source = "measured here" if p.measured else "one H200"
         table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
     Console().print(table)
 

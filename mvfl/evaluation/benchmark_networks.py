@@ -111,7 +111,8 @@ def network_sets(world: World, seed: int, steps: int = 20, training_steps: int =
         for slot in range(1 + variant, slots, len(world.alike["pose"])):
             mixed[:, slot] = other[:, slot]
     yield LabelledSet("B", "network: every view from another pose", mixed)
-    turned = {turn: drawn(pipeline, prompts, truth.inputs, poses.roll(turn, 0), seed, steps) for turn in (2, 3)}
+    # Words and poses are turned together: a network that heard two different stories would be right in some slots.
+    turned = {t: drawn(pipeline, prompts.roll(t, 0), truth.inputs, poses.roll(t, 0), seed, steps) for t in (2, 3)}
     for turn, images in turned.items():
         yield LabelledSet("C", f"network: told cameras turned by {60 * turn} degrees", images)
     for count in (1, 2, 3):
