@@ -27,7 +27,7 @@ from mvfl.evaluation.stage import load_finetuned
 from mvfl.mvdiffusion.conditioning import slot_views
 from mvfl.mvdiffusion.training import load_prompts
 from mvfl.mvdiffusion.unet import WEIGHTS
-from mvfl.runtime.files import InputError, digest, read_json, sha256, write_json, written_aside
+from mvfl.runtime.files import InputError, digest, read_json, sha256, sweep_partials, write_json, written_aside
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
@@ -140,6 +140,9 @@ def generate_piece(experiment: Generation, paths: SyntheticPaths, piece: Piece, 
         missing = [b for b in mine if not all((samples / synthetic_name(*pair)).is_dir() for pair in b)]
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} batches are there already.")
+        for batch in mine:
+            for pair in batch:
+                sweep_partials(samples, synthetic_name(*pair))
         for done, batch in enumerate(tracked(missing, f"synthetic {piece.number}/{piece.count}", len(missing))):
             if stop:
                 raise Unfinished(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")

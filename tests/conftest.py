@@ -100,7 +100,7 @@ def tiny_latents(
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_experiment() -> Experiment:
     training = Training(
         steps=4, batch_size=2, gradient_accumulation=1, mixed_precision="no", log_every=1, checkpoint_every=2,

@@ -50,6 +50,12 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise
 
 
+def sweep_partials(folder: Path, name: str = "*") -> None:
+    """Remove what killed jobs left half-written of `folder/name`; only for who alone writes there."""
+    for leftover in folder.glob(f".{name}.partial-*"):
+        _remove(leftover)
+
+
 def _give_usual_rights(path: Path) -> None:
     """Some writers make files that only their owner can read; colleagues share these results."""
     mask = os.umask(0)

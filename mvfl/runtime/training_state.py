@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mvfl.runtime.files import InputError, read_json, write_json, written_aside
+from mvfl.runtime.files import InputError, read_json, sweep_partials, write_json, written_aside
 from mvfl.runtime.progress import say
 
 RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation")
@@ -68,6 +68,7 @@ class TrainingState:
         self.folder, self.fingerprint, self.keep, self.save_minutes = folder, fingerprint, keep, save_minutes
         self.budget = math.inf if budget_gigabytes is None else 1e9 * budget_gigabytes
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_partials(folder)
         mark = folder / "fingerprint.json"
         if mark.exists() and (old := read_json(mark, f"delete {folder} to start anew")["fingerprint"]) != fingerprint:
             stale = folder.with_name(f"{folder.name}.stale")

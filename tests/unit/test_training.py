@@ -473,3 +473,9 @@ def test_attempts_are_noted_and_a_killed_one_is_named(tmp_path: Path, capsys: py
     assert rows[1]["reason"] == "Unfinished" and rows[-1]["reason"] == "finished"
     assert len({r["wandb"] for r in rows if r["event"] == "begun"}) == 1, "one W&B run for all attempts"
     assert "was killed; its W&B run is continued" in capsys.readouterr().err
+
+
+def test_what_a_killed_job_left_half_written_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000007.pt.partial-123").write_bytes(b"half")
+    assert TrainingState(tmp_path, "mark").load(10) == (0, None)
+    assert not list(tmp_path.glob(".*.partial-*"))
