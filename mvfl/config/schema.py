@@ -315,12 +315,12 @@ class Thresholds(Strict):
     Fitted on labelled prediction sets by `mvfl benchmark decision`; see docs/decisions.md.
     """
 
-    min_slot_accuracy: Fraction = Field(0.75, description="share of predictions nearest to their own slot's picture")
+    min_slot_accuracy: Fraction = Field(0.7, description="share of predictions nearest to their own slot's picture")
     failed_slot_accuracy: Fraction = Field(0.3, description="at or below: the views are in the wrong places (C)")
     max_copy_score: Fraction = Field(0.3, description="above: the slots repeat the input (C)")
-    min_skill: float = Field(0.2, description="(metric - best baseline) / (perfect - best baseline), mean of metrics")
+    min_skill: float = Field(0.1, description="(metric - best baseline) / (perfect - best baseline), mean of metrics")
     failed_skill: float = Field(-0.5, description="at or below: worse than trivial pictures (C)")
-    min_iou: Fraction = Field(0.7, description="foreground overlap with the recorded views")
+    min_iou: Fraction = Field(0.65, description="foreground overlap with the recorded views")
     min_consistency: Fraction = Field(0.7, description="silhouettes as one body, relative to the recorded views")
     partial_good_slots: Fraction = Field(0.3, description="share of good slots from which on a run is partial (D), not C")
     min_good_slots: Fraction = Field(0.99, description="share of slots that must pass for A")

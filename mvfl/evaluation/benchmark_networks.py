@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -74,13 +75,14 @@ def train_from_nothing(pipeline: MultiViewPipeline, prompts: Tensor, world: Worl
         references = pipeline.encode_latents(truth.inputs)
         embeds = pipeline.encode_image(truth.inputs)
     slots = len(poses)
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=5e-4)
     for step in range(steps):
         i = step % len(truth.inputs)
         batch = Batch(moments[i * slots : (i + 1) * slots], references[i : i + 1], embeds[i : i + 1], prompts, poses)
         draws = draw(1, slots, tuple(references.shape[1:]), embeds.shape[1], 1000, generator("cpu", seed, step))
         result = diffusion_loss(
-            unet, batch, draws, pipeline.scheduler, pipeline.image_normalizer, pipeline.image_noising_scheduler,
+            unet, batch, draws, scheduler, pipeline.image_normalizer, pipeline.image_noising_scheduler,
             pipeline.vae.config.scaling_factor, 0.05, "published", 5.0,
         )  # fmt: skip
         result.loss.backward()

@@ -197,7 +197,7 @@ class Faults:
 
     def requeue(self, job: str) -> None:
         ask("scontrol", "requeue", job)
-        for _ in range(20):
+        for _ in range(30):
             time.sleep(1)
             # Without this the job would rest for two minutes.
             ask("scontrol", "update", f"jobid={job}", "starttime=now")
@@ -226,9 +226,14 @@ class Faults:
         node = ask("squeue", "-h", "-j", job, "-o", "%N").strip()
         ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
         ask("scontrol", "requeue", job)
-        time.sleep(6)
+        for _ in range(60):  # the job saves what it has before it goes
+            time.sleep(1)
+            if "COMPLETING" not in ask("squeue", "-h", "-j", job, "-o", "%T"):
+                break
         ask("scontrol", "update", f"jobid={job}", "starttime=now")
-        assert "PENDING" in ask("squeue", "-h", "-j", job, "-o", "%T"), "a drained node must not start jobs"
+        time.sleep(3)
+        state = ask("squeue", "-h", "-j", job, "-o", "%T")
+        assert "PENDING" in state, f"a drained node must not start jobs, this one is {state}"
         ask("scontrol", "update", f"nodename={node}", "state=resume")
 
     def node_down(self, job: str) -> None:

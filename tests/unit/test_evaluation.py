@@ -174,7 +174,7 @@ def test_networks_draw_labelled_sets_of_every_case() -> None:
     from mvfl.evaluation.benchmark_networks import network_sets, network_world
 
     world = network_world(pairs=1, seed=901)
-    rows = measured(world, network_sets(world, 901, steps=3, training_steps=2))
+    rows = measured(world, network_sets(world, 901, steps=8, training_steps=2))
     assert {e.case for e, _ in rows} == {"A", "B", "C", "D"} and len(rows) == 11
     by_kind = {e.kind: m for e, m in rows}
     right, untrained = by_kind["network: drawn as trained"], by_kind["network: 0 training steps from nothing"]
