@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich import box
@@ -92,10 +94,10 @@ def _trained(experiment: str, stage: str, folder: Path, queue: dict[str, tuple[s
     until = next((a["until"] for a in reversed(attempts) if a.get("until")), None)
     step = last.get("step")
     eta = None
-    if step is not None and until and len(rows) > 1:
-        recent = rows[-10:]
-        steps, seconds = recent[-1]["step"] - recent[0]["step"], recent[-1]["time"] - recent[0]["time"]
-        eta = (until - step) * seconds / steps if steps > 0 and seconds > 0 else None
+    if step is not None and until:
+        # The median leaves out the gaps of interruptions.
+        paces = [(b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairwise(rows[-20:]) if b["step"] > a["step"]]
+        eta = (until - step) * median(paces) if paces else None
     saved = max((int(p.stem.split("-")[1]) for p in (folder / "states").glob("step-*.pt")), default=None)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e9
     return StageStatus(
@@ -147,11 +149,11 @@ def status_table(rows: list[StageStatus], results: Path) -> Table:
         "GB": [shown(r.gigabytes, ".2f") for r in rows],
     }
     free = shutil.disk_usage(results).free / 1e9
-    title = f"{results}, {time.strftime('%H:%M:%S')}, {free:.0f} GB free"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    title = f"{results.name}, {time.strftime('%H:%M:%S')}, {free:.0f} GB free"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
     known = {name: cells for name, cells in columns.items() if any(cells) or name in ("experiment", "stage", "state")}
     for name in known:
-        table.add_column(name, no_wrap=name not in ("experiment", "state"), overflow="fold")
+        table.add_column(name, no_wrap=name != "state", overflow="fold", min_width=9 if name == "state" else None)
     for cells in zip(*known.values(), strict=True):
         table.add_row(*cells)
     return table
