@@ -1,4 +1,4 @@
-"""The command line: one thin command per stage. Settings arrive as one JSON value, validated again here."""
+"""The command line: one thin command per stage; settings arrive as one JSON value. Commands that only look: `cli_inspect.py`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from mvfl.cli_inspect import inspect_app
 from mvfl.config import schema
 from mvfl.runtime.devices import device, limit_threads
 from mvfl.runtime.files import InputError, read_json
@@ -25,14 +25,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 base_app = typer.Typer(no_args_is_help=True, help="Bases: pretrained pipelines that experiments start from.")
 app.add_typer(base_app, name="base")
-benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, and speed at full size.")
-app.add_typer(benchmark_app, name="benchmark")
-
-
-@benchmark_app.callback()
-def _benchmarks() -> None:
-    """Benchmarks: the judging, and speed at full size."""
-
+app.add_typer(inspect_app)
 
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
@@ -40,7 +33,6 @@ Minutes = Annotated[float | None, typer.Option(help="time budget; the stage save
 Settings = Annotated[str, typer.Option(help="settings as JSON, or @FILE")]
 File = Annotated[Path, typer.Option()]
 Out = Annotated[Path, typer.Option(help="where the result goes")]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def _parse(kind: Any, text: str) -> Any:
@@ -307,47 +299,6 @@ def launch(
 
 
 @app.command()
-def status(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("results"),
-    watch: Annotated[bool, typer.Option("--watch", help="repeat until interrupted")] = False,
-    every: Annotated[float, typer.Option(help="seconds between two looks")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
-) -> None:
-    """Show how far every stage is: step, loss, speed, ETA, GPU, saved states, disk; from logs and SLURM's queue."""
-    from rich.console import Console
-    from rich.live import Live
-
-    from mvfl import status as s
-
-    if not results.is_dir():
-        raise InputError(f"{results} does not exist; name the results folder of your configuration.")
-    if as_json:
-        typer.echo(s.as_json(s.read_status(results)))
-    elif watch:
-        with contextlib.suppress(KeyboardInterrupt), Live(s.status_table(s.read_status(results), results)) as live:
-            while True:
-                time.sleep(every)
-                live.update(s.status_table(s.read_status(results), results))
-    else:
-        Console().print(s.status_table(s.read_status(results), results))
-
-
-@app.command()
-def logs(
-    experiment: Annotated[str, typer.Argument(help="name of the experiment")],
-    results: Annotated[Path, typer.Option(help="results folder")] = Path("results"),
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as the log grows and the next stage begins")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="lines from the end")] = 20,
-) -> None:
-    """Print the end of the log that an experiment wrote last."""
-    from mvfl.status import log_lines
-
-    with contextlib.suppress(KeyboardInterrupt):
-        for line in log_lines(results, experiment, lines, follow):
-            typer.echo(line)
-
-
-@app.command()
 def journal(
     decisions: list[Path],
     cases: Annotated[str, typer.Option(help="case -> experiment as JSON")],
@@ -360,119 +311,6 @@ def journal(
     from mvfl.journal import write_journal
 
     write_journal(json.loads(cases), decisions, table, page)
-
-
-@app.command()
-def summary(results: Annotated[Path, typer.Argument(help="results folder")] = Path("results")) -> None:
-    """Print every decision with the paths of its page and 3D file."""
-    found = sorted(results.glob("experiments/*/evaluation/step-*/decision.json"))
-    if not found:
-        raise InputError(f"No decision in {results}; run the workflow first.")
-    for path in found:
-        decision = read_json(path, "run the `evaluate` target first")
-        folder = path.parents[2]
-        computed = decision["computed"]["case"]
-        note = f" (set by a person; the measurements say {computed})" if decision["overridden"] else ""
-        typer.echo(f"{decision['experiment']}, step {decision['step']}: case {decision['case']}{note}")
-        typer.echo(f"  {' '.join(decision['computed']['reasons'])}")
-        for label, file in (("page", "report/index.html"), ("3D", "gslrm/gaussians.ply")):
-            if (folder / file).is_file():
-                typer.echo(f"  {label}: {folder / file}")
-
-
-@benchmark_app.command("decision")
-def benchmark_decision(
-    worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
-    size: Annotated[int, typer.Option(help="pixels")] = 64,
-    pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
-    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base draws, half of them for fitting")] = 4,
-    seed: Annotated[int, typer.Option()] = 100,
-    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
-    threads: Threads = 2,
-) -> None:
-    """Judge prediction sets whose case is known, and print the confusion matrix."""
-    _begin(None, threads)
-    from mvfl.evaluation.benchmark import CASES, run_benchmark
-
-    result = run_benchmark(worlds, size, pairs, seed, networks, out)
-    for title, table, share in (
-        ("thresholds fitted on the other half", result["confusion"], result["accuracy"]),
-        ("default thresholds", result["confusion_with_defaults"], result["accuracy_with_defaults"]),
-    ):
-        typer.echo(f"{result['sets']} sets, reported on {result['reported_on']}; {title}: {share:.1%} right")
-        typer.echo("right \\ decided  " + "  ".join(f"{c:>4}" for c in CASES))
-        for case, row in zip(CASES, table, strict=True):
-            typer.echo(f"{case:>15}  " + "  ".join(f"{n:>4}" for n in row))
-    for entry in result["wrong"]:
-        typer.echo(f"wrong: {entry['kind']}: {entry['right']} taken for {entry['decided']}")
-
-
-@benchmark_app.command("speed")
-def benchmark_speed(
-    repeats: Annotated[int, typer.Option(help="measured steps per row; the median counts", min=1)] = 5,
-    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
-) -> None:
-    """Time and memory of the published models at full size on this GPU, with random weights in bf16."""
-    _begin(None, 2)
-    from mvfl.base.speed import measure_speed
-    from mvfl.runtime.devices import describe_device, device
-    from mvfl.runtime.files import write_json
-
-    if device().type != "cuda":
-        raise InputError("mvfl benchmark speed measures the full-size models and needs a CUDA GPU; there is none here.")
-    rows = measure_speed(device(), repeats)
-    typer.echo(describe_device())
-    for row in rows:
-        typer.echo(f"{row['what']:<55} objects {row['objects']}  {row['seconds']} s  {row['peak_gib']} GiB")
-    if out is not None:
-        write_json(out, {"device": describe_device(), "rows": rows})
-
-
-@app.command("schema")
-def print_schema(
-    of: Annotated[str, typer.Argument(help="config (workflow_config.yaml) or decision (decision.json)")] = "config",
-) -> None:
-    """Print a JSON schema."""
-    from mvfl.evaluation.decision import DecisionRecord
-
-    models: dict[str, type[BaseModel]] = {"config": schema.WorkflowConfig, "decision": DecisionRecord}
-    if of not in models:
-        raise InputError(f"There is no schema of '{of}'; choose config or decision.")
-    typer.echo(json.dumps(models[of].model_json_schema(), indent=1))
-
-
-@app.command()
-def plan(
-    files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
-) -> None:
-    """Print what each case would run: experiments, jobs, GPU hours, disk."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from mvfl.config.load import load_config
-    from mvfl.plan import plan_case
-
-    config = load_config(files or [Path("workflow_config.yaml")])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
-        table.add_column(column, no_wrap=column in ("experiments", "jobs"))
-    cases: tuple[schema.Case, ...] = ("A", "B", "C", "D")
-    for case in cases:
-        p = plan_case(config, case)
-        jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
-        source = "measured here" if p.measured else "one H200"
-        table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
-    Console().print(table)
-
-
-@app.command("check-config")
-def check_config(files: list[Path]) -> None:
-    """Validate workflow_config.yaml and overlays, all experiments at once."""
-    from mvfl.config.load import load_config
-
-    config = load_config(files)
-    typer.echo(f"{len(config.experiments)} experiments are valid: {', '.join(config.experiments)}.")
 
 
 def main() -> None:
