@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -124,19 +126,19 @@ def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
     return "online" if has_key else "offline"
 
 
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file; a killed job may have left half a line."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """Beginnings and ends of the attempts at a run, oldest first."""
-    path = folder / "attempts.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list(_json_lines(folder / "attempts.jsonl"))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSONL log; where steps repeat after a resumption the later row wins."""
-    rows: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a killed job
-        rows[(row["step"], tuple(sorted(row)))] = row
+    rows = {(row["step"], tuple(sorted(row))): row for row in _json_lines(path)}
     return sorted(rows.values(), key=lambda r: r["step"])
