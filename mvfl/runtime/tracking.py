@@ -128,14 +128,15 @@ def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSON-lines file; a killed job may have left half a line."""
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """Beginnings and ends of the attempts at a run, oldest first."""
-    return list(_json_lines(folder / "attempts.jsonl"))
+    path = folder / "attempts.jsonl"
+    return list(_json_lines(path)) if path.exists() else []
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
