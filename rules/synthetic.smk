@@ -53,7 +53,7 @@ rule join_synthetic:
     params:
         settings=lambda w: settings(experiment_of(w.experiment), Generation),
         state=lambda w: state_of(w.experiment, "synthetic"),
-        out=f"{RESULTS}/experiments/{{experiment}}/synthetic",
+        out=subpath(output.manifest, parent=True),
     message:
         "Joining the pieces of {wildcards.experiment}."
     shell:
