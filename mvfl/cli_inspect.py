@@ -160,7 +160,7 @@ def plan(
     config = load_config(files or [Path("workflow_config.yaml")])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
-        table.add_column(column, no_wrap=column in ("experiments", "jobs"))
+        table.add_column(column, no_wrap=column in ("experiments", "jobs", "GPU hours"))
     cases: tuple[schema.Case, ...] = ("A", "B", "C", "D")
     for case in cases:
         p = plan_case(config, case)
