@@ -239,6 +239,7 @@ class GslrmFinetuning(Strict):
     clip_xyz: bool = Field(False, description="clamp pixel Gaussians to [-1, 1]")
     renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")
     mixed_precision: Literal["no", "bf16"] = "bf16"
+    compile: bool = Field(False, description="torch.compile the transformer")
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 500
     save_minutes: PositiveFloat = 2.0

@@ -91,12 +91,14 @@ def rotation_matrices(quaternions: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def evaluate_sh(coefficients: Float[Tensor, "n coefficient 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Spherical harmonics of degree 0..3 in unit viewing directions, without the 0.5 that colours add."""
-    c = coefficients.unbind(1)
+def evaluate_sh(
+    coefficients: Float[Tensor, "*#batch coefficient 3"], directions: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Spherical harmonics of degree 0..3 in unit viewing directions, without the 0.5 that colours add; batches broadcast."""
+    c = coefficients.unbind(-2)
     value = SH_C0 * c[0]
     if len(c) > 1:
-        x, y, z = (d[:, None] for d in directions.unbind(-1))
+        x, y, z = (d[..., None] for d in directions.unbind(-1))
         value = value - SH_C1 * y * c[1] + SH_C1 * z * c[2] - SH_C1 * x * c[3]
     if len(c) > 4:
         xx, yy, zz = x * x, y * y, z * z
@@ -114,10 +116,12 @@ def evaluate_sh(coefficients: Float[Tensor, "n coefficient 3"], directions: Floa
     return value
 
 
-def view_colours(gaussians: Gaussians, camera_position: Float[Tensor, 3]) -> Float[Tensor, "n 3"]:
-    """RGB seen from a camera: SH plus 0.5, clamped below at 0 only."""
-    directions = torch.nn.functional.normalize(gaussians.xyz - camera_position, dim=-1)
-    return (evaluate_sh(gaussians.sh, directions) + 0.5).clamp(min=0)
+def view_colours(
+    xyz: Float[Tensor, "*#batch 3"], sh: Float[Tensor, "*#batch coefficient 3"], camera_position: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """RGB of Gaussians seen from a camera: SH plus 0.5, clamped below at 0 only; batches broadcast."""
+    directions = torch.nn.functional.normalize(xyz - camera_position, dim=-1)
+    return (evaluate_sh(sh, directions) + 0.5).clamp(min=0)
 
 
 def filter_indices(

@@ -92,17 +92,13 @@ def _render_gsplat(
     k = torch.zeros(*c2w.shape[:2], 3, 3, device=c2w.device)
     k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2] = intrinsics.unbind(-1)
     k[..., 2, 2] = 1
-    if objects[0].sh.shape[1] > 1:  # colours depend on the view
-        colours = torch.stack([
-            torch.stack([view_colours(g, m[:3, 3]) for m in poses]) for g, poses in zip(objects, c2w, strict=True)
-        ])  # fmt: skip
-    else:
-        colours = torch.stack([view_colours(g, poses[0, :3, 3]) for g, poses in zip(objects, c2w, strict=True)])
-    stacked = [
-        torch.stack(field) for field in zip(*((g.xyz, g.quaternions, g.scales, g.opacities[:, 0]) for g in objects), strict=True)
-    ]
+    fields = [(g.xyz, g.sh, g.quaternions, g.scales, g.opacities[:, 0]) for g in objects]
+    xyz, sh, *shapes = (torch.stack(field) for field in zip(*fields, strict=True))
+    centres = c2w[..., None, :3, 3]
+    same_from_everywhere = sh.shape[2] == 1
+    colours = view_colours(xyz, sh, centres[:, 0]) if same_from_everywhere else view_colours(xyz[:, None], sh[:, None], centres)
     images, alphas, _ = rasterization(
-        *stacked, colours, torch.linalg.inv(c2w), k, width, height,
+        xyz, *shapes, colours, torch.linalg.inv(c2w), k, width, height,
         near_plane=NEAR, far_plane=FAR, eps2d=BLUR, packed=False, rasterize_mode="classic",
         backgrounds=torch.full((*c2w.shape[:2], 3), background, device=c2w.device),
     )  # fmt: skip
@@ -181,7 +177,7 @@ def _render_torch(
     with torch.no_grad():
         alive = (log_transmittance + log_pass).exp() > MIN_TRANSMITTANCE
     weight = (alpha * log_transmittance.exp().to(alpha.dtype)) * alive
-    colours = view_colours(g, c2w[:3, 3])[order].index_select(0, member)
+    colours = view_colours(g.xyz, g.sh, c2w[:3, 3])[order].index_select(0, member)
     values = torch.cat([colours * weight[:, None], weight[:, None]], -1)
     canvas = torch.zeros(height * width, 4, device=values.device, dtype=values.dtype).index_add(0, pixel, values)
     canvas = canvas.T.reshape(4, height, width)

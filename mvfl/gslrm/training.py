@@ -193,6 +193,8 @@ def finetune_gslrm(
     )  # fmt: skip
     state = TrainingState(state_folder / "states", mark, save_minutes=settings.save_minutes)
     step, saved = state.load(at_most=settings.steps)
+    if settings.compile:
+        model.decode_raw = torch.compile(model.decode_raw)  # type: ignore[method-assign]
     updates = 0
     if saved is not None:
         model.load_state_dict(saved["model"])

@@ -278,6 +278,19 @@ def test_gslrm_rays_and_tokens_are_the_original_ones(gslrm: Gslrm) -> None:
 
 
 @torch.no_grad()
+def test_half_precision_never_moves_a_gaussian_off_its_ray(gslrm: Gslrm) -> None:
+    io = read("gslrm_tiny/io.safetensors")
+    exact = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32).directions
+    with torch.autocast("cpu", torch.bfloat16):
+        rays = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32)
+        out = gslrm(io["image"][:, :, :3], io["c2w"], io["fxfycxcy"])
+    torch.testing.assert_close(rays.directions, exact, atol=1e-6, rtol=0)
+    offset = out.pixel_xyz - io["c2w"][..., :3, 3, None, None]
+    across = offset - (offset * exact).sum(2, keepdim=True) * exact
+    assert float(across.norm(dim=2).max()) < 1e-5
+
+
+@torch.no_grad()
 def test_clip_xyz_is_an_honest_option() -> None:
     io = read("gslrm_tiny/io.safetensors", "clip.xyz")
     model = Gslrm(GslrmConfig(image_size=32, width=64, head_width=16, layers=2, clip_xyz=True))

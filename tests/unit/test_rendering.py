@@ -82,19 +82,20 @@ def test_gradients_agree_with_finite_differences() -> None:
             assert float(leaf.grad[index]) == pytest.approx(numeric, rel=2e-2, abs=2e-7)
 
 
-def cloud(seed: int, device: str) -> list[torch.Tensor]:
+def cloud(seed: int, device: str, sh_degree: int = 0) -> list[torch.Tensor]:
     """Leaves of 400 random Gaussians."""
     g = torch.Generator().manual_seed(seed)
     randn = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
-    fields = (randn(400, 3) * 0.2, randn(400, 1, 3), -3.5 + 0.5 * randn(400, 3), randn(400, 4), randn(400, 1))
+    colours = randn(400, (sh_degree + 1) ** 2, 3)
+    fields = (randn(400, 3) * 0.2, colours, -3.5 + 0.5 * randn(400, 3), randn(400, 4), randn(400, 1))
     return [t.to(device).requires_grad_() for t in fields]
 
 
-def two_objects(device: str) -> tuple[list[list[torch.Tensor]], torch.Tensor, torch.Tensor]:
+def two_objects(device: str, sh_degree: int = 0) -> tuple[list[list[torch.Tensor]], torch.Tensor, torch.Tensor]:
     """Leaves of two objects, each with two cameras of its own."""
     pairs = [camera_tensors([orbit_camera(a, 20, size=96) for a in angles]) for angles in ((0, 100), (40, 250))]
     c2w, intrinsics = (torch.stack(t).to(device) for t in zip(*pairs, strict=True))
-    return [cloud(seed, device) for seed in (0, 1)], c2w, intrinsics
+    return [cloud(seed, device, sh_degree) for seed in (0, 1)], c2w, intrinsics
 
 
 def test_objects_drawn_together_look_as_drawn_alone() -> None:
@@ -108,10 +109,11 @@ def test_objects_drawn_together_look_as_drawn_alone() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="compares with gsplat, which needs CUDA")
-def test_the_reference_agrees_with_gsplat() -> None:
+@pytest.mark.parametrize("sh_degree", [0, 1])
+def test_the_reference_agrees_with_gsplat(sh_degree: int) -> None:
     results = []
     for renderer in ("torch", "gsplat"):
-        leaves, c2w, intrinsics = two_objects("cuda")
+        leaves, c2w, intrinsics = two_objects("cuda", sh_degree)
         out = render_objects([Gaussians(*fields) for fields in leaves], c2w, intrinsics, 96, 96, renderer)
         (out.images.square().mean() + out.alphas.mean()).backward()
         results.append((out.images.detach(), out.alphas.detach(), [leaf.grad for fields in leaves for leaf in fields]))
