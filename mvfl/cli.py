@@ -54,16 +54,33 @@ def _begin(log: Path | None, threads: int) -> None:
 
 @app.command()
 def data(name: Annotated[str, typer.Option()], settings: Settings, out: Out, threads: Threads = 2, log: Log = None) -> None:
-    """Render a data set, or check an existing one, and write its manifest."""
+    """Render a data set, prepare a recording, or check existing samples, and write the manifest."""
     _begin(log, threads)
-    from mvfl.data.folder import check_folder
-    from mvfl.data.render import render_dataset
-
     parsed = _parse(schema.Dataset, settings)
+    workers = min(threads, os.cpu_count() or 1)
     if isinstance(parsed, schema.RodentDataset):
-        render_dataset(name, parsed, out, min(threads, os.cpu_count() or 1))
+        from mvfl.data.render import render_dataset
+
+        render_dataset(name, parsed, out, workers)
+    elif isinstance(parsed, schema.MarkerlessDataset):
+        from mvfl.data.markerless import prepare_recording
+
+        prepare_recording(name, parsed, out, workers)
     else:
+        from mvfl.data.folder import check_folder
+
         check_folder(name, parsed, out)
+
+
+@app.command()
+def calibration(
+    pickled: Annotated[Path, typer.Argument(help="new_cam.pkl: a list of cameras with R, T, K")],
+    target: Annotated[Path, typer.Argument(help="JSON file to write")],
+) -> None:
+    """Convert a pickled calibration to JSON, once; only arrays are read, nothing in the pickle can run."""
+    from mvfl.data.calibration import convert_calibration
+
+    typer.echo(f"{convert_calibration(pickled, target)} cameras: {target}")
 
 
 @base_app.command("prepare")
@@ -269,6 +286,24 @@ def gslrm(
     paths = GslrmPaths(base, real, synthetic, state, out)
     with only_writer(state):
         run_gslrm(_parse(schema.GslrmFinetuning, settings), _parse(schema.Wandb, wandb), run, paths, minutes)
+
+
+@app.command()
+def reconstruct(
+    picture: Annotated[Path, typer.Argument(help="one animal, cut out (alpha) or on white")],
+    experiment: Annotated[Path, typer.Option(help="folder of a finished experiment, results/experiments/<name>")],
+    out: Out = Path("reconstruction"),
+    view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
+    keep_frame: Annotated[bool, typer.Option("--keep-frame", help="do not centre and scale the animal")] = False,
+    seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Turn one picture into six views and a 3D model (PLY), with what an experiment has learned."""
+    _begin(log, threads)
+    from mvfl.reconstruct import reconstruct_picture
+
+    reconstruct_picture(picture, experiment, out, view, keep_frame, seed)
 
 
 @app.command()

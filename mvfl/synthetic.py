@@ -224,7 +224,12 @@ def join_pieces(experiment: Generation, paths: SyntheticPaths, pieces: Sequence[
                     os.link(source, target)  # the same bytes, no second copy
                 except OSError:
                     shutil.copyfile(source, target)
-    provenance: dict[str, Path | str] = {"checkpoint": paths.checkpoint / "provenance.json", "manifest": paths.manifest}
+    provenance: dict[str, Path | str] = {
+        "checkpoint": paths.checkpoint / "provenance.json",
+        "manifest": paths.manifest,
+        "base": paths.base,
+        "prompts": paths.prompts,
+    }
     write_provenance(out, "synthetic", experiment.model_dump(mode="json"), provenance, manifest.rig.hash)
     return write_manifest(
         out / "manifest.json", f"{manifest.name}_synthetic", out / "samples", manifest.rig, manifest.image_size,

@@ -43,7 +43,7 @@ class Architecture:
         view_conditioning: of the UNet.
         views: per object.
         embedding_width: of the small CLIP towers.
-        gslrm_width, gslrm_layers, gslrm_head_width, gslrm_patch: transformer of GS-LRM.
+        gslrm_width, gslrm_layers, gslrm_patch: of GS-LRM.
     """
 
     image_size: int
@@ -57,7 +57,6 @@ class Architecture:
     embedding_width: int
     gslrm_width: int
     gslrm_layers: int
-    gslrm_head_width: int = 32
     gslrm_patch: int = 8
 
 
@@ -169,9 +168,5 @@ def build_base(a: Architecture, vae: AutoencoderKL, folder: Path, seed: int) -> 
 def build_gslrm(a: Architecture, seed: int) -> Gslrm:
     """A small GS-LRM with random weights."""
     torch.manual_seed(seed + 1)
-    return Gslrm(
-        GslrmConfig(
-            image_size=a.image_size, patch_size=a.gslrm_patch, width=a.gslrm_width, head_width=a.gslrm_head_width,
-            layers=a.gslrm_layers,
-        )
-    )  # fmt: skip
+    config = GslrmConfig(a.image_size, a.gslrm_patch, a.gslrm_width, head_width=32, layers=a.gslrm_layers)
+    return Gslrm(config)

@@ -52,7 +52,6 @@ class BaseArchitecture(Strict):
     embedding_width: PositiveInt = 64
     gslrm_width: PositiveInt
     gslrm_layers: PositiveInt
-    gslrm_head_width: PositiveInt = 32
     gslrm_patch: PositiveInt = 8
 
 
@@ -83,7 +82,7 @@ def architecture(settings: BaseTraining, views: int) -> Architecture:
     return Architecture(
         settings.dataset.image_size, a.latent_channels, a.autoencoder_channels, a.unet_channels, a.unet_layers,
         a.attention, settings.multiview.view_conditioning, views, a.embedding_width, a.gslrm_width, a.gslrm_layers,
-        a.gslrm_head_width, a.gslrm_patch,
+        a.gslrm_patch,
     )  # fmt: skip
 
 

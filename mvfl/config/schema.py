@@ -110,7 +110,37 @@ class FolderDataset(Strict):
     rig_tolerance_deg: float = Field(2.0, gt=0, description="largest angle between a sample's cameras and the rig")
 
 
-Dataset = Annotated[RodentDataset | FolderDataset, Field(discriminator="kind")]
+class MarkerlessDataset(Strict):
+    """A recording: synchronised, undistorted videos of calibrated cameras, with a mask video for each."""
+
+    kind: Literal["markerless"]
+    calibration: Path = Field(description="JSON with R, T, K per camera; `mvfl calibration` writes it from a pickle")
+    videos: str = Field(description="pattern of the videos, with {camera} for 0, 1 ...")
+    masks: str = Field(description="pattern of the mask videos; the animal is brighter than 127")
+    cameras: PositiveInt = Field(6, description="number of cameras")
+    image_size: PositiveInt = 512
+    first_frame: int = Field(0, ge=0)
+    every: PositiveInt = Field(5, description="use every n-th frame")
+    exclude: list[int] = Field([], description="frames to leave out, for example where the recording jumps")
+    max_reprojection_px: PositiveFloat = Field(
+        25.0, description="mean error of the masks' triangulated centre, in pixels of the prepared picture"
+    )
+    min_silhouette_overlap: Fraction = Field(
+        0.65, description="overlap of the masks with the body that all of them allow; mixed-up cameras stay below"
+    )
+    max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
+    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
+    gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
+
+    @model_validator(mode="after")
+    def _patterns_name_cameras(self) -> MarkerlessDataset:
+        for key in ("videos", "masks"):
+            if "{camera}" not in getattr(self, key):
+                raise ValueError(f"{key} must hold {{camera}}, for example videos_undist/{{camera}}.mp4.")
+        return self
+
+
+Dataset = Annotated[RodentDataset | FolderDataset | MarkerlessDataset, Field(discriminator="kind")]
 
 
 # ------------------------------------------------------------------------------------------- experiment

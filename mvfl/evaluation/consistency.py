@@ -6,7 +6,6 @@ same animal, so 1 means "as consistent as real pictures".
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,9 +14,7 @@ from torch import Tensor
 
 from mvfl.evaluation.metrics import predicted_mask
 from mvfl.geometry.cameras import Camera, camera_tensors
-from mvfl.geometry.hull import HALF_SIDE, carve, grid_points, projection_matrices, reproject, sample_pictures
-
-MAX_GRID = 96  # voxels per side; fewer for small pictures
+from mvfl.geometry.hull import carve_hull, projection_matrices, sample_pictures
 
 
 class Consistency(NamedTuple):
@@ -44,18 +41,10 @@ def view_consistency(images: Float[Tensor, "view 3 height width"], cameras: list
         images: one object over white, in the order of `cameras`.
         cameras: of the views, at the images' size.
     """
-    size = images.shape[-1]
-    masks = predicted_mask(images).float()
-    projections = projection_matrices(*camera_tensors(cameras))
-    grid = min(MAX_GRID, size)
-    points = grid_points(grid)
-    hull = points[(carve(masks, projections, points) > 0.5).all(0)]
-    voxel = 2 * HALF_SIDE / grid
-    reach = max(1, math.ceil(0.5 * voxel * cameras[0].fx / cameras[0].spherical[2]))
-    drawn = reproject(hull, projections, size, reach)
-    truth = masks[:, 0] > 0
-    overlap = (drawn & truth).sum((1, 2)).float() / (drawn | truth).sum((1, 2)).clamp(min=1)
-    return Consistency(float(overlap.mean()), overlap.tolist(), _colour_agreement(images, projections, hull, voxel))
+    c2w, intrinsics = camera_tensors(cameras)
+    hull = carve_hull(predicted_mask(images).float(), c2w, intrinsics)
+    colour = _colour_agreement(images, projection_matrices(c2w, intrinsics), hull.points, hull.voxel)
+    return Consistency(float(hull.iou.mean()), hull.iou.tolist(), colour)
 
 
 def _colour_agreement(images: Tensor, projections: Tensor, hull: Tensor, voxel: float) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+MAX_GRID = 96  # voxels per side; fewer for small pictures
 # Half the side of the cube that is carved, in world units; animals lie within +-1 of the origin.
 HALF_SIDE = 0.85
 
@@ -58,3 +62,37 @@ def reproject(
         for view in range(len(out)):
             out[view, row[view], column[view]] = 1
     return F.max_pool2d(out[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0
+
+
+@dataclass(frozen=True)
+class Hull:
+    """A carved body.
+
+    Attributes:
+        points: occupied voxel centres [point, 3].
+        voxel: side of a voxel in world units.
+        iou: IoU of each silhouette with the hull's own one, per view. Silhouettes of one body seen by the right cameras
+            carve a hull that fills all of them.
+    """
+
+    points: Float[Tensor, "point 3"]
+    voxel: float
+    iou: Float[Tensor, " view"]
+
+
+def carve_hull(
+    masks: Float[Tensor, "view 1 size size"], c2w: Float[Tensor, "view 4 4"], intrinsics: Float[Tensor, "view 4"]
+) -> Hull:
+    """Carve a body near the origin from silhouettes and compare its own silhouettes with them."""
+    size = masks.shape[-1]
+    projections = projection_matrices(c2w, intrinsics)
+    grid = min(MAX_GRID, size)
+    points = grid_points(grid)
+    hull = points[(carve(masks, projections, points) > 0.5).all(0)]
+    voxel = 2 * HALF_SIDE / grid
+    distance = float(c2w[0, :3, 3].norm())
+    reach = max(1, math.ceil(0.5 * voxel * float(intrinsics[0, 0]) / distance))
+    drawn = reproject(hull, projections, size, reach)
+    truth = masks[:, 0] > 0
+    iou = (drawn & truth).sum((1, 2)).float() / (drawn | truth).sum((1, 2)).clamp(min=1)
+    return Hull(hull, voxel, iou)

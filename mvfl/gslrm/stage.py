@@ -78,10 +78,9 @@ def run_gslrm(settings: GslrmFinetuning, wandb: Wandb, run_name: str, paths: Gsl
     keys = ("foreground_psnr", "foreground_ssim", "mask_iou", "base_psnr")
     mean = {k: float(np.mean([r[k] for r in rows])) for k in keys}
     write_json(paths.out / "metrics.json", {"mean": mean, "samples": rows})
-    gaussians = reconstruct_one(model, synthetic, synthetic.val[0], settings.input_views)
-    with written_aside(paths.out / "gaussians.ply") as temporary:
-        save_ply(gaussians, temporary)
-    save_turntable(gaussians, settings.turntable_views, real.image_size, settings.renderer, paths.out)
+    first = load_views(synthetic, synthetic.val[0], all_views=False).select(slice(settings.input_views))
+    gaussians = visible_gaussians(model, first, synthetic.val[0])
+    write_model(gaussians, settings.turntable_views, real.image_size, settings.renderer, paths.out)
     inputs: dict[str, Path | str] = {"base": paths.base, "real": paths.real, "synthetic": paths.synthetic}
     write_provenance(paths.out, "gslrm", settings.model_dump(mode="json"), inputs, real.rig.hash)
 
@@ -103,18 +102,29 @@ def validation_views(real: Manifest, synthetic: Manifest, name: str, input_views
 
 
 @torch.no_grad()
-def reconstruct_one(model: Gslrm, manifest: Manifest, name: str, input_views: int) -> Gaussians:
-    """Gaussians of one sample after the published inference filters.
+def visible_gaussians(model: Gslrm, inputs: Views, what: str) -> Gaussians:
+    """Gaussians of one object after the published inference filters.
+
+    Args:
+        model: on the device to use.
+        inputs: the views that the network sees.
+        what: named in the error.
 
     Raises:
         InputError: the filters leave nothing.
     """
-    views = load_views(manifest, name, all_views=False).select(list(range(input_views))).to(device())
-    gaussians = reconstruct(model, Views.stacked([views])).gaussians[0]
+    gaussians = reconstruct(model, Views.stacked([inputs.to(device())])).gaussians[0]
     kept = filter_indices(gaussians, MIN_OPACITY, MAX_SCALE, FLOATER, BOX)
     if len(kept) == 0:
-        raise InputError(f"GS-LRM drew nothing visible for {name}; its training failed, look at the loss and the renders.")
+        raise InputError(f"GS-LRM drew nothing visible for {what}; its training failed, look at the loss and the renders.")
     return gaussians[kept]
+
+
+def write_model(gaussians: Gaussians, turntable_views: int, size: int, renderer: Renderer, out: Path) -> None:
+    """Write `gaussians.ply` and the turntable of one object."""
+    with written_aside(out / "gaussians.ply") as temporary:
+        save_ply(gaussians, temporary)
+    save_turntable(gaussians, turntable_views, size, renderer, out)
 
 
 def save_turntable(gaussians: Gaussians, views: int, size: int, renderer: Renderer, out: Path) -> None:

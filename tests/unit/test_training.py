@@ -216,7 +216,7 @@ def test_pose_columns_start_at_zero_so_that_step_0_equals_the_source(tiny_pipeli
     a.load_state_dict(source.state_dict() if source.config.view_conditioning == "prompt" else _narrow(wider))
     before = a(x, t, encoder_hidden_states=text, class_labels=labels).sample
     after = wider(x, t, encoder_hidden_states=text, class_labels=torch.cat([labels, poses], 1)).sample
-    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(after, before, atol=2e-5, rtol=0)  # a wider matrix product rounds otherwise
     with pytest.raises(InputError, match="leave its pose columns unfed"):
         with_view_conditioning(wider, "prompt")
 

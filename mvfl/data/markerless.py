@@ -1,0 +1,277 @@
+"""Stage `data`, kind `markerless`: synchronised videos of calibrated cameras -> sample folders.
+
+Two passes. The first reads the masks only: where is the animal in each frame, which frames are fit to use, and which one
+factor brings the cameras to the models' mean distance. The second draws every picture anew through the virtual cameras.
+A frame that is not fit is left out as a whole and listed with its reason; nothing is put in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mvfl.config.schema import MarkerlessDataset
+from mvfl.data.calibration import read_calibration
+from mvfl.data.folder import block_split
+from mvfl.data.samples import Manifest, write_manifest
+from mvfl.geometry.cameras import ORBIT_DISTANCE, Camera, camera_tensors, orbit_camera
+from mvfl.geometry.hull import carve_hull
+from mvfl.geometry.rig import Rig
+from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
+from mvfl.runtime.files import InputError, write_json, written_aside
+from mvfl.runtime.progress import Bar, say
+from mvfl.runtime.provenance import write_provenance
+
+MASK_LEVEL = 127  # of 255
+HULL_SIDE = 128  # pixels per side at which silhouettes are compared
+
+
+@dataclass(frozen=True)
+class Located:
+    """One usable frame.
+
+    Attributes:
+        frame: number in the videos.
+        centre: the animal's centre in the calibration's units [3].
+        error: mean reprojection error of the centre, in pixels of the virtual picture.
+    """
+
+    frame: int
+    centre: np.ndarray
+    error: float
+
+
+def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers: int) -> Manifest:
+    """Make sample folders of a recording.
+
+    Args:
+        name: of the data set.
+        settings: files and limits.
+        out: gets `samples/`, `manifest.json`, `recording.json` (what was left out, and why) and `provenance.json`.
+        workers: threads.
+
+    Raises:
+        InputError: a file is missing, videos differ in size or length, or too many frames are unfit.
+        CameraError: an impossible calibration.
+    """
+    views = settings.cameras
+    masks = [Path(settings.masks.format(camera=c)) for c in range(views)]
+    videos = [Path(settings.videos.format(camera=c)) for c in range(views)]
+    width, height = _common_size([*videos, *masks])
+    cameras = read_calibration(settings.calibration, width, height)
+    if len(cameras) != views:
+        raise InputError(f"{settings.calibration} holds {len(cameras)} cameras, datasets.{name}.cameras says {views}.")
+    located, dropped = locate(settings, masks, cameras)
+    _refuse_if_too_many(settings, dropped, len(located))
+    distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
+    scale = ORBIT_DISTANCE / float(np.mean(distances))
+    kept: list[str] = []
+    placed: list[list[Camera]] = []
+    with written_aside(out / "samples") as folder, ThreadPoolExecutor(workers) as pool:
+        folder.mkdir()
+        wanted = {f.frame: f for f in located}
+        with Bar(f"samples of {name}", len(wanted)) as bar:
+            pairs = zip(_frames(videos, set(wanted)), _frames(masks, set(wanted)), strict=True)
+            for done, ((number, pictures), (_, silhouettes)) in enumerate(pairs, 1):
+                found = wanted[number]
+                real = [moved(c, found.centre, scale) for c in cameras]
+                virtual = [looking_at_origin(c, settings.image_size) for c in real]
+                drawn = list(pool.map(_turned, pictures, silhouettes, real, virtual))
+                if reason := _unfit_when_turned(drawn, virtual, settings.min_silhouette_overlap):
+                    dropped[number] = reason
+                else:
+                    kept.append(_write_sample(folder, found, drawn, virtual))
+                    placed.append(virtual)
+                bar.update(done)
+        _refuse_if_too_many(settings, dropped, len(kept))  # before the folder gets its name
+    rig = mean_rig(name, placed, settings.image_size)
+    spread = max(rig.disagreement(frame)[0] for frame in placed)
+    report = {
+        "scale": scale, "frames": len(kept), "dropped": {str(k): v for k, v in sorted(dropped.items())},
+        "mean_reprojection_px": float(np.mean([f.error for f in located])), "largest_angle_to_rig_deg": spread,
+    }  # fmt: skip
+    write_json(out / "recording.json", report)
+    say(
+        f"{len(kept)} samples, {len(dropped)} frames left out; centre reprojected within "
+        f"{report['mean_reprojection_px']:.2f} px; the animal's way through the arena turns cameras by up to {spread:.1f} degrees."
+    )
+    train, val = block_split(kept, settings.val_fraction, settings.gap)
+    inputs: dict[str, Path | str] = {"calibration": settings.calibration}
+    inputs |= {f"video_{c}": v for c, v in enumerate(videos)} | {f"mask_{c}": m for c, m in enumerate(masks)}
+    write_provenance(out, "data", settings.model_dump(mode="json"), inputs, rig.hash)
+    return write_manifest(out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val)
+
+
+def locate(settings: MarkerlessDataset, masks: list[Path], cameras: list[Camera]) -> tuple[list[Located], dict[int, str]]:
+    """First pass: the animal's centre in every selected frame, and the frames left out with their reasons."""
+    found: list[Located] = []
+    dropped: dict[int, str] = {}
+    count = _frame_count(masks)
+    selected = [n for n in range(settings.first_frame, count, settings.every) if n not in set(settings.exclude)]
+    if not selected:
+        raise InputError(
+            f"{masks[0]} has {count} frames; first_frame {settings.first_frame} and every {settings.every} leave none."
+        )
+    # Errors are compared in pixels of the virtual picture, whatever the recording's resolution.
+    to_virtual = [orbit_camera(0, 0, size=settings.image_size).fx / c.fx for c in cameras]
+    with Bar("locate the animal", len(selected)) as bar:
+        for done, (number, pictures) in enumerate(_frames(masks, set(selected)), 1):
+            silhouettes = [p.mean(-1) > MASK_LEVEL for p in pictures]
+            reason, where = _unfit(silhouettes), None
+            if reason is None:
+                centroids = np.array([np.argwhere(s).mean(0)[::-1] + 0.5 for s in silhouettes])
+                where, errors = triangulate(cameras, centroids)
+                error = float(np.mean(errors * to_virtual))
+                if any(c.project(where[None])[0, 2] <= 0 for c in cameras):
+                    reason = "the animal would lie behind a camera"
+                elif error > settings.max_reprojection_px:
+                    reason = f"the centre is reprojected with {error:.1f} px (allowed {settings.max_reprojection_px})"
+            if reason is None and where is not None:
+                found.append(Located(number, where, error))
+            else:
+                dropped[number] = str(reason)
+            bar.update(done)
+    return found, dropped
+
+
+def mean_rig(name: str, placed: list[list[Camera]], size: int) -> Rig:
+    """What the slots mean: each camera at its mean place about the animal, looking at it."""
+    cameras = []
+    for view in zip(*placed, strict=True):
+        positions = np.array([c.position for c in view])
+        direction = positions.mean(0) / np.linalg.norm(positions.mean(0))
+        distance = float(np.linalg.norm(positions, axis=1).mean())
+        azimuth, elevation = np.degrees(np.arctan2(direction[1], direction[0])), np.degrees(np.arcsin(direction[2]))
+        cameras.append(orbit_camera(float(azimuth), float(elevation), distance, size))
+    return Rig(name, cameras)
+
+
+def _write_sample(folder: Path, found: Located, pictures: list[np.ndarray], cameras: list[Camera]) -> str:
+    target = folder / f"sample_{found.frame:06d}"
+    (target / "images").mkdir(parents=True)
+    frames = [camera.to_frame(v) for v, camera in enumerate(cameras)]
+    for frame, picture in zip(frames, pictures, strict=True):
+        Image.fromarray(picture).save(target / frame["file_path"])
+    info = {"id": target.name, "frame": found.frame, "centre": found.centre.tolist(), "reprojection_px": found.error}
+    write_json(target / "opencv_cameras.json", {**info, "frames": frames})
+    return target.name
+
+
+def _turned(picture: np.ndarray, silhouette: np.ndarray, real: Camera, virtual: Camera) -> np.ndarray:
+    alpha = (silhouette.mean(-1, keepdims=True) > MASK_LEVEL) * 255.0
+    rgba: Tensor = torch.from_numpy(np.concatenate([picture, alpha], -1)).permute(2, 0, 1).float() / 255
+    turned = turned_picture(rgba, real, virtual)
+    return (turned * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _touches_border(mask: np.ndarray) -> bool:
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def _unfit(silhouettes: list[np.ndarray]) -> str | None:
+    for view, mask in enumerate(silhouettes):
+        if not mask.any():
+            return f"the mask of camera {view} is empty"
+        if _touches_border(mask):
+            return f"the mask of camera {view} touches the frame's border"
+    return None
+
+
+def _unfit_when_turned(pictures: list[np.ndarray], cameras: list[Camera], min_overlap: float) -> str | None:
+    for view, picture in enumerate(pictures):
+        mask = picture[..., 3] > MASK_LEVEL
+        if not mask.any() or _touches_border(mask):
+            return f"the animal is cut off in the prepared picture of camera {view}"
+    alphas = torch.from_numpy(np.stack([p[..., 3] for p in pictures]))[:, None].float() / 255
+    side = min(HULL_SIDE, alphas.shape[-1])
+    masks = (F.interpolate(alphas, (side, side), mode="area") > 0.5).float()
+    overlap = float(carve_hull(masks, *camera_tensors([c.resized(side, side) for c in cameras])).iou.mean())
+    if overlap < min_overlap:
+        return f"the silhouettes do not fit one body (overlap {overlap:.2f}, at least {min_overlap}): are cameras mixed up?"
+    return None
+
+
+def _refuse_if_too_many(settings: MarkerlessDataset, dropped: dict[int, str], kept: int) -> None:
+    if kept == 0 or len(dropped) > settings.max_dropped * (kept + len(dropped)):
+        raise InputError(
+            f"{len(dropped)} of {kept + len(dropped)} frames of {settings.videos} are unfit (allowed {settings.max_dropped:.0%}): "
+            f"{_reasons(dropped)}. When all frames fail alike, calibration and videos do not belong together; otherwise look at "
+            "the masks."
+        )
+
+
+def _reasons(dropped: dict[int, str]) -> str:
+    first = [f"frame {number}: {reason}" for number, reason in sorted(dropped.items())[:3]]
+    return "; ".join(first) + (" ..." if len(dropped) > 3 else "")
+
+
+# ------------------------------------------------------------------------------------------------------- videos
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        container = av.open(str(path))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} does not exist; set the videos and masks patterns of the data set ('{{camera}}' is 0, 1 ...)."
+        ) from error
+    except av.FFmpegError as error:
+        raise InputError(f"{path} cannot be read as a video ({error}); it is truncated or damaged: copy it again.") from error
+    container.streams.video[0].thread_type = "AUTO"
+    return container
+
+
+def _common_size(paths: list[Path]) -> tuple[int, int]:
+    sizes = {}
+    for path in paths:
+        with _open(path) as container:
+            stream = container.streams.video[0]
+            sizes[path] = (stream.width, stream.height)
+    for path, size in sizes.items():
+        if size != sizes[paths[0]]:
+            raise InputError(
+                f"{path} is {size[0]} x {size[1]} pixels, {paths[0]} {sizes[paths[0]][0]} x {sizes[paths[0]][1]}; they must agree."
+            )
+    return sizes[paths[0]]
+
+
+def _frame_count(paths: list[Path]) -> int:
+    """Frames of synchronised videos, counted by their packets; all must have the same number."""
+
+    def count(path: Path) -> int:
+        with _open(path) as container:
+            return sum(1 for packet in container.demux(video=0) if packet.size)
+
+    counts = {path: count(path) for path in paths}
+    for path, number in counts.items():
+        if number != counts[paths[0]]:
+            raise InputError(f"{path} has {number} frames, {paths[0]} has {counts[paths[0]]}: the videos are not synchronised.")
+    return counts[paths[0]]
+
+
+def _frames(paths: list[Path], wanted: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Wanted frames of synchronised videos in order, RGB uint8 [height, width, 3] per video.
+
+    Raises:
+        InputError: a video ends early or is damaged.
+    """
+    last = max(wanted)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(_open(p)).decode(video=0) for p in paths]
+        for number in range(last + 1):
+            frames = []
+            for path, stream in zip(paths, streams, strict=True):
+                try:
+                    frames.append(next(stream))
+                except (StopIteration, av.FFmpegError) as error:
+                    raise InputError(f"{path} ends or breaks at frame {number}, frame {last} is needed: copy it again.") from error
+            if number in wanted:
+                yield number, [frame.to_ndarray(format="rgb24") for frame in frames]

@@ -1,0 +1,204 @@
+"""`mvfl reconstruct`: one picture of an animal -> six views -> a 3D model, with what a finished experiment has learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from mvfl.config.schema import Generation, GslrmFinetuning
+from mvfl.data.samples import Manifest, read_manifest, rgba_tensor
+from mvfl.evaluation.metrics import predicted_mask
+from mvfl.evaluation.pictures import save_grid, to_pil
+from mvfl.evaluation.scoring import draw_views
+from mvfl.evaluation.stage import load_finetuned
+from mvfl.geometry.cameras import camera_tensors
+from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.stage import visible_gaussians, write_model
+from mvfl.gslrm.training import Views
+from mvfl.mvdiffusion.conditioning import slot_views
+from mvfl.mvdiffusion.training import load_prompts
+from mvfl.runtime.devices import device
+from mvfl.runtime.files import InputError, read_json, sha256
+from mvfl.runtime.progress import say
+from mvfl.runtime.provenance import write_provenance
+
+FRAMING_SAMPLES = 20  # training samples that tell how large the animal stands in the frame
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a finished experiment holds, read from its provenance.
+
+    Attributes:
+        generation: how views are drawn.
+        gslrm: how GS-LRM was fine-tuned.
+        checkpoint: multi-view checkpoint folder.
+        base, manifest, prompts, weights: files.
+    """
+
+    generation: Generation
+    gslrm: GslrmFinetuning
+    checkpoint: Path
+    base: Path
+    manifest: Path
+    prompts: Path
+    weights: Path
+
+
+def read_experiment(folder: Path) -> Learned:
+    """Follow the provenance of an experiment's results to the files that made them.
+
+    Args:
+        folder: `results/experiments/<name>` with the stages `synthetic` and `gslrm` done.
+
+    Raises:
+        InputError: a stage has not run, or a file changed since.
+    """
+    drawn = read_json(folder / "synthetic" / "provenance.json", "run the `synthetic` target first")
+    shaped = read_json(folder / "gslrm" / "provenance.json", "run the `gslrm` target first")
+    files = {key: _unchanged(drawn["inputs"], key) for key in ("checkpoint", "base", "manifest", "prompts")}
+    return Learned(
+        Generation.model_validate(drawn["settings"]), GslrmFinetuning.model_validate(shaped["settings"]),
+        files["checkpoint"].parent, files["base"], files["manifest"], files["prompts"], folder / "gslrm" / "gslrm.safetensors",
+    )  # fmt: skip
+
+
+def _unchanged(inputs: dict[str, dict[str, str]], key: str) -> Path:
+    if key not in inputs:
+        raise InputError(f"The experiment does not record its {key}; run again with --forcerun join_synthetic.")
+    path = Path(inputs[key]["file"])
+    if not path.is_file():
+        raise InputError(f"{path} does not exist from here; call mvfl reconstruct in the folder where snakemake ran.")
+    if sha256(path) != inputs[key]["sha256"]:
+        raise InputError(f"{path} changed since the experiment ran; run snakemake again before reconstructing.")
+    return path
+
+
+def size_ratio(alpha: Float[Tensor, "height width"]) -> float:
+    """sqrt(foreground pixels / all pixels), the measure of framing in the recorded data."""
+    return float((alpha > 0.5).float().mean().sqrt())
+
+
+def usual_size_ratio(manifest: Manifest) -> float:
+    """Median size ratio over the rig's views of some training samples."""
+    chosen = manifest.train[:: max(1, len(manifest.train) // FRAMING_SAMPLES)][:FRAMING_SAMPLES]
+    return float(np.median([size_ratio(rgba[3]) for name in chosen for rgba in manifest.pictures(manifest.sample(name))]))
+
+
+def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
+    """Any picture as RGBA in 0..1; without an alpha channel the animal is what differs from white.
+
+    Raises:
+        InputError: not a picture, or nothing in it.
+    """
+    try:
+        with Image.open(path) as image:
+            rgba = rgba_tensor([np.asarray(image.convert("RGBA"))])[0]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as a picture ({error}).") from error
+    if bool((rgba[3] == 1).all()):
+        mask = predicted_mask(rgba[None, :3])[0].float()
+        if float(mask.mean()) > 0.9:
+            raise InputError(f"{path} has no alpha channel and no white background: cut the animal out first.")
+        rgba = torch.cat([rgba[:3], mask])
+    if not bool((rgba[3] > 0.5).any()):
+        raise InputError(f"{path} shows no animal: its alpha channel is empty, or the picture is white.")
+    return rgba
+
+
+def framed(rgba: Float[Tensor, "4 height width"], size: int, ratio: float | None) -> Float[Tensor, "3 size size"]:
+    """The picture over white as the models know it: the mask's centre of mass in the middle, at the usual size.
+
+    Args:
+        rgba: straight alpha.
+        size: pixels per side of the result.
+        ratio: size ratio to reach; None keeps the frame and asks for a square picture.
+
+    Raises:
+        InputError: a picture that is not square and is to be kept as it is.
+    """
+    height, width = rgba.shape[-2:]
+    if ratio is None:
+        if height != width:
+            raise InputError(f"The picture is {width} x {height} pixels; without reframing it must be square.")
+        corner, side = (0.0, 0.0), float(width)
+    else:
+        mask = rgba[3] > 0.5
+        rows, columns = mask.nonzero().float().add(0.5).mean(0).tolist()
+        side = float(mask.sum().sqrt()) / ratio
+        corner = (columns - side / 2, rows - side / 2)
+    # Colours are weighted by alpha, so that nothing of the background bleeds into the outline.
+    premultiplied = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
+    planes = [Image.fromarray(plane.numpy()) for plane in premultiplied]
+    box = (*corner, corner[0] + side, corner[1] + side)
+    pad = int(np.ceil(max(0.0, -box[0], -box[1], box[2] - width, box[3] - height)))
+    resized = []
+    for plane in planes:
+        canvas = Image.new("F", (width + 2 * pad, height + 2 * pad), 0)
+        canvas.paste(plane, (pad, pad))
+        shifted = tuple(v + pad for v in box)
+        resized.append(np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS, box=shifted)))  # type: ignore[arg-type]
+    out = torch.from_numpy(np.stack(resized)).clamp(0, 1)
+    return (out[:3] + 1 - out[3:]).clamp(0, 1)
+
+
+def reconstruct_picture(
+    picture: Path, experiment: Path, out: Path, view: int | None = None, keep_frame: bool = False, seed: int | None = None
+) -> None:
+    """Draw six views from one picture and make a 3D model of them.
+
+    Args:
+        picture: of one animal, cut out (alpha) or on white.
+        experiment: `results/experiments/<name>`.
+        out: gets `views/`, `views.png`, `gaussians.ply`, `turntable.gif`, `turntable.png`, `provenance.json`.
+        view: the rig's camera that the picture resembles; default: the fixed reference, or 0.
+        keep_frame: use the picture as it is framed.
+        seed: of the noise; default: the experiment's.
+
+    Raises:
+        InputError: see the helpers; or a view that the experiment was not trained to start from.
+    """
+    rgba = read_picture(picture)
+    learned = read_experiment(experiment)
+    manifest = read_manifest(learned.manifest)
+    generation = learned.generation
+    fixed = None if generation.reference == "random" else generation.reference
+    reference = view if view is not None else (fixed or 0)
+    if not 0 <= reference < manifest.views or (fixed is not None and reference != fixed):
+        allowed = f"0 to {manifest.views - 1}" if fixed is None else f"only {fixed}"
+        raise InputError(f"--view {reference} is not a view that this experiment starts from ({allowed}).")
+    ratio = None if keep_frame else usual_size_ratio(manifest)
+    shown = framed(rgba, manifest.image_size, ratio)
+    pipeline = load_finetuned(learned.base, learned.checkpoint, manifest.rig.hash)
+    start = generation.sampling.seed if seed is None else seed
+    slots = draw_views(
+        pipeline, shown[None], [reference], [(start, 0, reference)], manifest, generation.view_conditioning,
+        load_prompts(learned.prompts, pipeline.unet), generation.sampling,
+    )[0]  # fmt: skip
+    order = slot_views(manifest.rig, reference, generation.view_conditioning)
+    images = slots[[order.index(v) for v in range(manifest.views)]]
+    (out / "views").mkdir(parents=True, exist_ok=True)
+    for v, image in enumerate(images):
+        to_pil(image).save(out / "views" / f"cam_{v:03d}.png")
+    save_grid(out / "views.png", [("your picture", shown[None]), ("drawn views", slots)])
+    # GS-LRM sees 8-bit pictures, as it did in training.
+    eight_bit = (images * 255).round() / 255
+    c2w, intrinsics = camera_tensors(manifest.rig.cameras)
+    views = Views(eight_bit, predicted_mask(eight_bit).float(), c2w, intrinsics).select(slice(learned.gslrm.input_views))
+    model = load_gslrm(learned.weights, manifest.image_size, learned.gslrm.clip_xyz).to(device())
+    gaussians = visible_gaussians(model, views, str(picture))
+    write_model(gaussians, learned.gslrm.turntable_views, manifest.image_size, learned.gslrm.renderer, out)
+    inputs: dict[str, Path | str] = {
+        "picture": picture, "base": learned.base, "checkpoint": learned.checkpoint / "provenance.json", "gslrm": learned.weights,
+    }  # fmt: skip
+    settings = {"view": reference, "keep_frame": keep_frame, "seed": start, "generation": generation.model_dump(mode="json")}
+    write_provenance(out, "reconstruct", settings, inputs, manifest.rig.hash)
+    say(f"{len(gaussians)} Gaussians: {out / 'gaussians.ply'}; look at {out / 'views.png'} and {out / 'turntable.gif'}.")

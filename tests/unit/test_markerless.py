@@ -1,0 +1,224 @@
+"""Recordings: videos of calibrated cameras become samples whose cameras still match their pictures."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mvfl.config.schema import MarkerlessDataset
+from mvfl.data.calibration import convert_calibration, read_calibration
+from mvfl.data.markerless import prepare_recording
+from mvfl.data.rodent.sampling import make_sample
+from mvfl.data.samples import read_rgba
+from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
+from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
+from mvfl.runtime.files import InputError
+
+WIDTH, HEIGHT, SIZE = 288, 256, 128
+MILLIMETRES = 123.0  # per world unit
+ANGLES = [(-147.0, 14.9, 2.4), (34.0, 20.6, 2.9), (86.1, 11.3, 2.7), (-11.3, 10.7, 2.7), (144.0, 26.5, 2.6), (-64.1, 30.8, 2.5)]
+AWAY = np.array([0.12, -0.08, 0.1])  # the rig's cameras look past the animal's own centre
+
+
+def recorded_cameras() -> list[Camera]:
+    """Cameras in millimetres that look at the arena's middle, with lenses of their own."""
+    out = []
+    for number, (azimuth, elevation, distance) in enumerate(ANGLES):
+        camera = orbit_camera(azimuth, elevation, distance)
+        w2c = camera.w2c.copy()
+        w2c[:3, 3] = MILLIMETRES * (w2c[:3, 3] - w2c[:3, :3] @ AWAY)
+        focal = 330.0 + 3 * number
+        out.append(Camera(WIDTH, HEIGHT, focal, focal + 1, WIDTH / 2 + 3, HEIGHT / 2 - 2, w2c))
+    return out
+
+
+def in_world_units(camera: Camera) -> Camera:
+    return moved(camera, np.zeros(3), 1 / MILLIMETRES)
+
+
+def write_video(path: Path, pictures: list[np.ndarray]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def square_renders(index: int) -> list[np.ndarray]:
+    """The animal of one frame as seen by the recorded cameras: RGBA, straight alpha."""
+    side = max(WIDTH, HEIGHT)
+    cameras = [in_world_units(c) for c in recorded_cameras()]
+    square = [Camera(side, side, c.fx, c.fy, c.cx, c.cy, c.w2c) for c in cameras]
+    drawn = make_sample((5, index), square, ["brown"], ["stand"], 0.6, 0, frame_cameras=len(square))
+    return [p[:HEIGHT, :WIDTH] for p in drawn.pictures]
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recording")
+    frames = [square_renders(i) for i in range(4)]
+    for camera in range(6):
+        pictures = [f[camera] for f in frames]
+        # A grey arena behind the animal, so that a wrong mask would be seen.
+        scenes = [np.where(p[..., 3:] > 127, p[..., :3], np.uint8(90)) for p in pictures]
+        write_video(folder / f"video_{camera}.mkv", scenes)
+        write_video(folder / f"mask_{camera}.mkv", [np.repeat((p[..., 3:] > 127) * np.uint8(255), 3, -1) for p in pictures])
+    entries = []
+    for c in recorded_cameras():
+        k = np.array([[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]])
+        entries.append({"R": c.w2c[:3, :3], "T": c.w2c[:3, 3:], "K": k})
+    (folder / "new_cam.pkl").write_bytes(pickle.dumps(entries))
+    convert_calibration(folder / "new_cam.pkl", folder / "cameras.json")
+    return folder
+
+
+def dataset(folder: Path, **changes: Any) -> MarkerlessDataset:
+    values = {
+        "kind": "markerless", "calibration": folder / "cameras.json", "videos": f"{folder}/video_{{camera}}.mkv",
+        "masks": f"{folder}/mask_{{camera}}.mkv", "image_size": SIZE, "every": 1, "val_fraction": 0.3, "gap": 0,
+    }  # fmt: skip
+    return MarkerlessDataset.model_validate(values | changes)
+
+
+def test_samples_have_the_virtual_lens_and_pictures_that_match_their_cameras(recording: Path, tmp_path: Path) -> None:
+    manifest = prepare_recording("mouse", dataset(recording), tmp_path / "out", 2)
+    assert (len(manifest.train), len(manifest.val)) == (3, 1)
+    sample = manifest.sample("sample_000002")
+    distances = [c.spherical[2] for n in manifest.train + manifest.val for c in manifest.sample(n).cameras]
+    assert np.mean(distances) == pytest.approx(2.7, abs=1e-6)
+    # The same animal, drawn directly through the cameras that were written, covers the same pixels in the same colours.
+    report = json.loads((tmp_path / "out" / "recording.json").read_text())
+    centre = np.array(sample.info["centre"]) / MILLIMETRES
+    direct = [moved(c, -centre * report["scale"] * MILLIMETRES, 1 / (report["scale"] * MILLIMETRES)) for c in sample.cameras]
+    side = max(WIDTH, HEIGHT)
+    framing = [Camera(side, side, c.fx, c.fy, c.cx, c.cy, in_world_units(c).w2c) for c in recorded_cameras()]
+    cameras = framing + [c.resized(side, side) for c in direct]
+    drawn = make_sample((5, 2), cameras, ["brown"], ["stand"], 0.6, 0, frame_cameras=6).pictures[6:]
+    drawn = [np.asarray(Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.BOX)) for p in drawn]
+    for file, camera, wanted in zip(sample.files, sample.cameras, drawn, strict=True):
+        assert camera.fx == pytest.approx(137.248, abs=1e-2) and camera.cx == SIZE / 2
+        got = read_rgba(file, SIZE)
+        a, b = got[..., 3] > 127, wanted[..., 3] > 127
+        assert (a & b).sum() / (a | b).sum() > 0.9
+        inner = (got[..., 3] == 255) & (wanted[..., 3] == 255)
+        assert np.abs(got[inner, :3].astype(float) - wanted[inner, :3]).mean() < 12
+        assert not got[got[..., 3] == 0, :3].any(), "no arena around the animal"
+
+
+def test_unfit_frames_are_left_out_as_a_whole_with_their_reason(recording: Path, tmp_path: Path) -> None:
+    for file in recording.glob("*.*"):
+        (tmp_path / file.name).symlink_to(file)
+    masks = [np.repeat((square_renders(i)[2][..., 3:] > 127) * np.uint8(255), 3, -1) for i in range(4)]
+    masks[1][:] = 0
+    masks[3][:, 0] = 255
+    (tmp_path / "mask_2.mkv").unlink()
+    write_video(tmp_path / "mask_2.mkv", masks)
+    with pytest.raises(InputError, match=r"2 of 4 frames .* unfit .* frame 1: the mask of camera 2 is empty; frame 3: .* border"):
+        prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
+    assert not (tmp_path / "out" / "samples").exists()
+    manifest = prepare_recording("mouse", dataset(tmp_path, max_dropped=0.5), tmp_path / "out", 2)
+    assert [*manifest.train, *manifest.val] == ["sample_000000", "sample_000002"]
+    dropped = json.loads((tmp_path / "out" / "recording.json").read_text())["dropped"]
+    assert set(dropped) == {"1", "3"}
+
+
+def test_cameras_of_other_pictures_are_refused(recording: Path, tmp_path: Path) -> None:
+    content = json.loads((recording / "cameras.json").read_text())
+    content["cameras"][1], content["cameras"][2] = content["cameras"][2], content["cameras"][1]
+    (tmp_path / "swapped.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="calibration and videos do not belong together"):
+        prepare_recording("mouse", dataset(recording, calibration=tmp_path / "swapped.json"), tmp_path / "out", 2)
+
+
+def test_videos_of_different_length_missing_or_damaged_are_named(recording: Path, tmp_path: Path) -> None:
+    for file in recording.glob("*.*"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "mask_4.mkv").unlink()
+    with pytest.raises(InputError, match=r"mask_4.mkv does not exist"):
+        prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
+    (tmp_path / "mask_4.mkv").write_bytes((recording / "mask_4.mkv").read_bytes()[:300])
+    with pytest.raises(InputError, match=r"mask_4.mkv"):
+        prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
+    (tmp_path / "mask_4.mkv").unlink()
+    write_video(tmp_path / "mask_4.mkv", [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3)
+    with pytest.raises(InputError, match=r"mask_4.mkv has 3 frames, .*mask_0.mkv has 4: the videos are not synchronised"):
+        prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
+
+
+def test_a_pickle_that_could_run_code_is_not_read(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return print, ("ran",)
+
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps([Harmful()]))
+    with pytest.raises(InputError, match=r"builtins.print.*It was not read"):
+        convert_calibration(tmp_path / "bad.pkl", tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"R": np.diag([1.0, 1, -1]).tolist()}, "not a rotation"),
+        ({"K": [[300, 5, 100], [0, 300, 100], [0, 0, 1]]}, "skew"),
+        ({"T": [1, 2]}, "T must have 3 numbers"),
+    ],
+)
+def test_impossible_calibrations_name_file_and_camera(recording: Path, tmp_path: Path, change: dict, message: str) -> None:
+    content = json.loads((recording / "cameras.json").read_text())
+    content["cameras"][3] |= change
+    (tmp_path / "cameras.json").write_text(json.dumps(content))
+    with pytest.raises((InputError, CameraError), match=rf"cameras.json, camera 3: .*{message}"):
+        read_calibration(tmp_path / "cameras.json", WIDTH, HEIGHT)
+
+
+points = st.tuples(*[st.floats(-0.4, 0.4)] * 3).map(np.array)
+
+
+@given(points, st.floats(0.1, 10))
+def test_moving_the_world_leaves_the_picture_as_it_is(centre: np.ndarray, scale: float) -> None:
+    camera = in_world_units(recorded_cameras()[0])
+    corners = np.random.default_rng(0).uniform(-0.4, 0.4, (5, 3))
+    after = moved(camera, centre, scale).project(scale * (corners - centre))
+    np.testing.assert_allclose(after[:, :2], camera.project(corners)[:, :2], atol=1e-6)
+
+
+@given(points)
+def test_a_point_is_found_again_from_its_projections(point: np.ndarray) -> None:
+    cameras = [in_world_units(c) for c in recorded_cameras()]
+    pixels = np.array([c.project(point[None])[0, :2] for c in cameras])
+    found, errors = triangulate(cameras, pixels)
+    np.testing.assert_allclose(found, point, atol=1e-9)
+    assert errors.max() < 1e-6
+
+
+@settings(max_examples=10, deadline=None)
+@given(points)
+def test_a_turned_picture_shows_points_where_the_virtual_camera_sees_them(point: np.ndarray) -> None:
+    camera = in_world_units(recorded_cameras()[1])
+    virtual = looking_at_origin(camera, SIZE)
+    u, v, _ = camera.project(point[None])[0]
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    spot = np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 3.0**2))
+    picture = torch.from_numpy(np.stack([np.ones_like(spot)] * 3 + [spot])).float()
+    alpha = turned_picture(picture, camera, virtual)[3].numpy()
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    seen = np.array([(columns * alpha).sum(), (rows * alpha).sum()]) / alpha.sum()
+    np.testing.assert_allclose(seen, virtual.project(point[None])[0, :2], atol=0.1)
+
+
+def test_a_picture_is_never_turned_about_another_place() -> None:
+    cameras = [in_world_units(c) for c in recorded_cameras()[:2]]
+    with pytest.raises(ValueError, match="different places"):
+        turned_picture(torch.zeros(4, HEIGHT, WIDTH), cameras[0], looking_at_origin(cameras[1], SIZE))
