@@ -294,7 +294,7 @@ def reconstruct(
     experiment: Annotated[Path, typer.Option(help="folder of a finished experiment, results/experiments/<name>")],
     out: Out = Path("reconstruction"),
     view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
-    keep_frame: Annotated[bool, typer.Option("--keep-frame", help="do not centre and scale the animal")] = False,
+    reframe: Annotated[bool, typer.Option("--reframe", help="centre and scale the animal: for other cameras")] = False,
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
     threads: Threads = 2,
     log: Log = None,
@@ -303,7 +303,7 @@ def reconstruct(
     _begin(log, threads)
     from mvfl.reconstruct import reconstruct_picture
 
-    reconstruct_picture(picture, experiment, out, view, keep_frame, seed)
+    reconstruct_picture(picture, experiment, out, view, reframe, seed)
 
 
 @app.command()

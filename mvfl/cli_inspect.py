@@ -170,6 +170,21 @@ def plan(
     Console().print(table)
 
 
+@inspect_app.command()
+def doctor(
+    files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
+) -> None:
+    """Look whether this machine and everything the configuration names are ready; status 1 when something is not."""
+    from mvfl.config.load import load_config
+    from mvfl.doctor import examine
+
+    findings = examine(load_config(files or [Path("workflow_config.yaml")]))
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
+    if not all(f.good for f in findings):
+        raise typer.Exit(1)
+
+
 @inspect_app.command("check-config")
 def check_config(files: list[Path]) -> None:
     """Validate workflow_config.yaml and overlays, all experiments at once."""

@@ -14,7 +14,7 @@ from mvfl.runtime.tracking import read_log
 # (objects/s); guided sampling of 50 steps, four at once (s per object); GS-LRM with rendering (objects/s).
 TRAINING, SAMPLING, GSLRM = 15.0, 2.23, 1.27
 # Parameters of UNet and GS-LRM: published and embedded.
-PUBLISHED, EMBEDDED = (870_184_644, 303_565_824), (5_460_000, 2_391_200)
+PUBLISHED, EMBEDDED = (870_184_644, 303_565_824), (5_460_000, 2_288_064)
 
 
 @dataclass

@@ -85,10 +85,11 @@ def size_ratio(alpha: Float[Tensor, "height width"]) -> float:
     return float((alpha > 0.5).float().mean().sqrt())
 
 
-def usual_size_ratio(manifest: Manifest) -> float:
-    """Median size ratio over the rig's views of some training samples."""
+def usual_size_ratios(manifest: Manifest) -> tuple[float, float, float]:
+    """Smallest, median and largest size ratio of the rig's views of some training samples."""
     chosen = manifest.train[:: max(1, len(manifest.train) // FRAMING_SAMPLES)][:FRAMING_SAMPLES]
-    return float(np.median([size_ratio(rgba[3]) for name in chosen for rgba in manifest.pictures(manifest.sample(name))]))
+    ratios = [size_ratio(rgba[3]) for name in chosen for rgba in manifest.pictures(manifest.sample(name))]
+    return min(ratios), float(np.median(ratios)), max(ratios)
 
 
 def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
@@ -120,7 +121,7 @@ def framed(rgba: Float[Tensor, "4 height width"], size: int, ratio: float | None
     Args:
         rgba: straight alpha.
         size: pixels per side of the result.
-        ratio: size ratio to reach; None keeps the frame and asks for a square picture.
+        ratio: size ratio to reach; None keeps the frame of a square picture.
 
     Raises:
         InputError: a picture that is not square and is to be kept as it is.
@@ -128,7 +129,7 @@ def framed(rgba: Float[Tensor, "4 height width"], size: int, ratio: float | None
     height, width = rgba.shape[-2:]
     if ratio is None:
         if height != width:
-            raise InputError(f"The picture is {width} x {height} pixels; without reframing it must be square.")
+            raise InputError(f"The picture is {width} x {height} pixels; it must be square, or use --reframe.")
         corner, side = (0.0, 0.0), float(width)
     else:
         mask = rgba[3] > 0.5
@@ -151,7 +152,7 @@ def framed(rgba: Float[Tensor, "4 height width"], size: int, ratio: float | None
 
 
 def reconstruct_picture(
-    picture: Path, experiment: Path, out: Path, view: int | None = None, keep_frame: bool = False, seed: int | None = None
+    picture: Path, experiment: Path, out: Path, view: int | None = None, reframe: bool = False, seed: int | None = None
 ) -> None:
     """Draw six views from one picture and make a 3D model of them.
 
@@ -160,7 +161,8 @@ def reconstruct_picture(
         experiment: `results/experiments/<name>`.
         out: gets `views/`, `views.png`, `gaussians.ply`, `turntable.gif`, `turntable.png`, `provenance.json`.
         view: the rig's camera that the picture resembles; default: the fixed reference, or 0.
-        keep_frame: use the picture as it is framed.
+        reframe: centre the animal and bring it to the usual size, for pictures of other cameras. A picture of the rig needs
+            no reframing: where the animal stands in it tells the model where it is and how large.
         seed: of the noise; default: the experiment's.
 
     Raises:
@@ -175,8 +177,11 @@ def reconstruct_picture(
     if not 0 <= reference < manifest.views or (fixed is not None and reference != fixed):
         allowed = f"0 to {manifest.views - 1}" if fixed is None else f"only {fixed}"
         raise InputError(f"--view {reference} is not a view that this experiment starts from ({allowed}).")
-    ratio = None if keep_frame else usual_size_ratio(manifest)
-    shown = framed(rgba, manifest.image_size, ratio)
+    smallest, median, largest = usual_size_ratios(manifest)
+    ratio = size_ratio(rgba[3])
+    if not reframe and not 0.8 * smallest <= ratio <= 1.25 * largest:
+        say(f"Warning: the animal has a size ratio of {ratio:.2f}, in training {smallest:.2f} to {largest:.2f}; try --reframe.")
+    shown = framed(rgba, manifest.image_size, median if reframe else None)
     pipeline = load_finetuned(learned.base, learned.checkpoint, manifest.rig.hash)
     start = generation.sampling.seed if seed is None else seed
     slots = draw_views(
@@ -199,6 +204,6 @@ def reconstruct_picture(
     inputs: dict[str, Path | str] = {
         "picture": picture, "base": learned.base, "checkpoint": learned.checkpoint / "provenance.json", "gslrm": learned.weights,
     }  # fmt: skip
-    settings = {"view": reference, "keep_frame": keep_frame, "seed": start, "generation": generation.model_dump(mode="json")}
+    settings = {"view": reference, "reframe": reframe, "seed": start, "generation": generation.model_dump(mode="json")}
     write_provenance(out, "reconstruct", settings, inputs, manifest.rig.hash)
     say(f"{len(gaussians)} Gaussians: {out / 'gaussians.ply'}; look at {out / 'views.png'} and {out / 'turntable.gif'}.")

@@ -71,7 +71,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     cameras = read_calibration(settings.calibration, width, height)
     if len(cameras) != views:
         raise InputError(f"{settings.calibration} holds {len(cameras)} cameras, datasets.{name}.cameras says {views}.")
-    located, dropped = locate(settings, masks, cameras)
+    located, dropped = locate(settings, masks, cameras, _frame_count([*masks, *videos]))
     _refuse_if_too_many(settings, dropped, len(located))
     distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
     scale = ORBIT_DISTANCE / float(np.mean(distances))
@@ -112,11 +112,12 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     return write_manifest(out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val)
 
 
-def locate(settings: MarkerlessDataset, masks: list[Path], cameras: list[Camera]) -> tuple[list[Located], dict[int, str]]:
-    """First pass: the animal's centre in every selected frame, and the frames left out with their reasons."""
+def locate(
+    settings: MarkerlessDataset, masks: list[Path], cameras: list[Camera], count: int
+) -> tuple[list[Located], dict[int, str]]:
+    """First pass over `count` frames: the animal's centre in every selected one, and those left out with their reasons."""
     found: list[Located] = []
     dropped: dict[int, str] = {}
-    count = _frame_count(masks)
     selected = [n for n in range(settings.first_frame, count, settings.every) if n not in set(settings.exclude)]
     if not selected:
         raise InputError(
@@ -127,20 +128,19 @@ def locate(settings: MarkerlessDataset, masks: list[Path], cameras: list[Camera]
     with Bar("locate the animal", len(selected)) as bar:
         for done, (number, pictures) in enumerate(_frames(masks, set(selected)), 1):
             silhouettes = [p.mean(-1) > MASK_LEVEL for p in pictures]
-            reason, where = _unfit(silhouettes), None
-            if reason is None:
-                centroids = np.array([np.argwhere(s).mean(0)[::-1] + 0.5 for s in silhouettes])
-                where, errors = triangulate(cameras, centroids)
-                error = float(np.mean(errors * to_virtual))
-                if any(c.project(where[None])[0, 2] <= 0 for c in cameras):
-                    reason = "the animal would lie behind a camera"
-                elif error > settings.max_reprojection_px:
-                    reason = f"the centre is reprojected with {error:.1f} px (allowed {settings.max_reprojection_px})"
-            if reason is None and where is not None:
-                found.append(Located(number, where, error))
-            else:
-                dropped[number] = str(reason)
             bar.update(done)
+            if reason := _unfit(silhouettes):
+                dropped[number] = reason
+                continue
+            centroids = np.array([np.argwhere(s).mean(0)[::-1] + 0.5 for s in silhouettes])
+            centre, errors = triangulate(cameras, centroids)
+            error = float(np.mean(errors * to_virtual))
+            if any(c.project(centre[None])[0, 2] <= 0 for c in cameras):
+                dropped[number] = "the animal would lie behind a camera"
+            elif error > settings.max_reprojection_px:
+                dropped[number] = f"the centre is reprojected with {error:.1f} px (allowed {settings.max_reprojection_px})"
+            else:
+                found.append(Located(number, centre, error))
     return found, dropped
 
 

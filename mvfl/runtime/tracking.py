@@ -53,7 +53,9 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open(folder / "log.jsonl", "a", encoding="utf-8", buffering=1)
         self._check_last_attempt()
-        mode = settings.mode if settings.mode != "auto" else _automatic_mode()
+        mode = settings.mode if settings.mode != "auto" else automatic_mode()
+        if settings.mode == "auto" and mode == "offline":
+            say("No W&B key found: the run is recorded offline (`wandb sync` sends it later).")
         if mode != "disabled":
             import wandb
 
@@ -110,7 +112,8 @@ class Tracker:
         self._note("ended", reason="finished" if kind is None else kind.__name__)
 
 
-def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
+def automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
+    """What `auto` means here: WANDB_MODE where it is set, else online with a key and offline without."""
     match os.environ.get("WANDB_MODE"):
         case "disabled":
             return "disabled"
@@ -121,8 +124,6 @@ def _automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
     has_key = "WANDB_API_KEY" in os.environ or (
         (Path.home() / ".netrc").is_file() and "wandb" in (Path.home() / ".netrc").read_text()
     )
-    if not has_key:
-        say("No W&B key found: the run is recorded offline (`wandb sync` sends it later).")
     return "online" if has_key else "offline"
 
 

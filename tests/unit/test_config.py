@@ -35,7 +35,7 @@ def test_the_guides_values_stand_in_the_main_configuration() -> None:
     assert config.cases == {"B": "facelift_prompt", "C": "realistic_prompt", "D": "curriculum"}
 
 
-@pytest.mark.parametrize("name", ["demo", "ci"])
+@pytest.mark.parametrize("name", ["demo", "ci", "learning"])
 def test_overlays_are_valid(name: str) -> None:
     load_config([MAIN, ROOT / "configs" / f"{name}.yaml"])
 

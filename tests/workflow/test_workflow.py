@@ -225,6 +225,24 @@ def test_a_missing_checkpoint_is_named(finished: Path) -> None:
     assert "Traceback" not in done.stderr and not (finished / "nowhere.json").exists()
 
 
+def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: Path, tmp_path: Path) -> None:
+    experiment = finished / "experiments" / "mouse_6x_aug"
+    picture = finished / "data" / "tiny_mouse" / "samples" / "sample_000005" / "images" / "cam_003.png"
+    command = [str(BIN / "mvfl"), "reconstruct", str(picture), "--experiment", str(experiment), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "gaussians.ply").read_bytes().startswith(b"ply")
+    assert len(list((tmp_path / "out" / "views").glob("cam_*.png"))) == 6 and (tmp_path / "out" / "turntable.gif").exists()
+    prompts = next((finished / "prompts").glob("*/mouse_elevated/clr_embeds.pt"))
+    content = prompts.read_bytes()
+    prompts.write_bytes(content + b"x")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    prompts.write_bytes(content)
+    assert done.returncode == 1 and f"{prompts} changed since the experiment ran" in done.stderr
+    done = subprocess.run([*command, "--view", "6"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "--view 6 is not a view that this experiment starts from (0 to 5)" in done.stderr
+
+
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
     command = [
         str(BIN / "mvfl"),

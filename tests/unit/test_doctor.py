@@ -1,0 +1,46 @@
+"""`mvfl doctor` finds what is missing before a job does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvfl.config.load import load_config
+from mvfl.doctor import examine
+
+ROOT = Path(__file__).parents[2]
+MAIN = ROOT / "workflow_config.yaml"
+
+
+def found(*overlays: Path) -> dict[str, tuple[bool, str]]:
+    return {f.part: (f.good, f.text) for f in examine(load_config([MAIN, *overlays]))}
+
+
+def test_the_demo_needs_nothing_that_is_not_here() -> None:
+    findings = found(ROOT / "configs" / "demo.yaml")
+    for part in ("python", "packages", "base embedded", "data grey_mouse"):
+        assert findings[part][0], findings[part]
+
+
+def test_recordings_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    findings = found()
+    assert findings["data data_mouse"] == (False, "data_mouse holds no samples; set datasets.data_mouse.path")
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "datasets: {rec: {kind: markerless, calibration: cams.json, videos: 'v{camera}.mp4', masks: 'm{camera}.mp4', cameras: 2}}\n"
+        "bases: {mine: {kind: local, path: nowhere}}\ndefaults: {dataset: rec, base: mine}\n"
+    )
+    findings = found(overlay)
+    assert findings["data rec"] == (False, "missing: cams.json, v0.mp4, v1.mp4, m0.mp4, m1.mp4")
+    assert findings["base mine"] == (False, "nowhere does not exist; set bases.mine.path")
+
+
+def test_a_package_of_another_version_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    real = importlib.metadata.version
+    monkeypatch.setattr("mvfl.doctor.importlib.metadata.version", lambda name: "0.1" if name == "diffusers" else real(name))
+    good, text = found(ROOT / "configs" / "demo.yaml")["packages"]
+    assert not good and "diffusers 0.1, wanted" in text and "make setup" in text

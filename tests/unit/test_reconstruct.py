@@ -1,0 +1,75 @@
+"""One picture to a 3D model: what may be given, and how it is framed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mvfl.data.samples import Manifest
+from mvfl.reconstruct import framed, read_experiment, read_picture, size_ratio, usual_size_ratios
+from mvfl.runtime.files import InputError
+
+
+def disc(height: int, width: int, row: float, column: float, radius: float) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    alpha = ((y - row) ** 2 + (x - column) ** 2 < radius**2).float()
+    return torch.stack([0.2 * alpha, 0.3 * alpha, 0.4 * alpha, alpha])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(10, 190), st.floats(10, 290), st.floats(8, 60), st.floats(0.15, 0.4))
+def test_a_reframed_animal_stands_in_the_middle_at_the_usual_size(row: float, column: float, radius: float, ratio: float) -> None:
+    picture = disc(200, 300, row, column, radius)
+    out = framed(picture, 64, ratio)
+    shown = (1 - out).mean(0) > 0.3
+    assert float(shown.float().mean().sqrt()) == pytest.approx(ratio, abs=0.03)
+    centre = shown.nonzero().float().add(0.5).mean(0)
+    assert torch.allclose(centre, torch.tensor([32.0, 32.0]), atol=0.7)
+
+
+def test_a_kept_frame_is_the_picture_over_white() -> None:
+    picture = disc(64, 64, 20, 40, 10)
+    torch.testing.assert_close(framed(picture, 64, None), picture[:3] + 1 - picture[3:], atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="300 x 200 pixels; it must be square, or use --reframe"):
+        framed(disc(200, 300, 20, 40, 10), 64, None)
+
+
+def test_without_alpha_the_animal_is_what_differs_from_white(tmp_path: Path) -> None:
+    rgb = np.full((40, 40, 3), 255, np.uint8)
+    rgb[10:20, 10:30] = 60
+    Image.fromarray(rgb).save(tmp_path / "mouse.png")
+    rgba = read_picture(tmp_path / "mouse.png")
+    assert int(rgba[3].sum()) == 200 and size_ratio(rgba[3]) == pytest.approx((200 / 1600) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("level", "message"), [(255, "shows no animal"), (90, "no alpha channel and no white background: cut the animal out")]
+)
+def test_pictures_without_an_animal_are_refused(tmp_path: Path, level: int, message: str) -> None:
+    Image.fromarray(np.full((16, 16, 3), level, np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=message):
+        read_picture(tmp_path / "x.png")
+
+
+def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing.png does not exist"):
+        read_picture(tmp_path / "nothing.png")
+    (tmp_path / "half.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=r"half.png cannot be read as a picture"):
+        read_picture(tmp_path / "half.png")
+
+
+def test_the_usual_size_is_that_of_the_training_pictures(tiny_manifest: Manifest) -> None:
+    low, median, high = usual_size_ratios(tiny_manifest)
+    assert 0.1 < low <= median <= high < 0.6
+
+
+def test_an_unfinished_experiment_names_the_target_to_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run the `synthetic` target first"):
+        read_experiment(tmp_path)
