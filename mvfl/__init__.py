@@ -1,3 +1,3 @@
 """mvfl: from six calibrated cameras to single-image 3D of laboratory mice."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

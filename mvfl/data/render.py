@@ -32,7 +32,8 @@ def _one_thread() -> None:
     threadpool_limits(1)
 
 
-def _render_one(settings: RodentDataset, folder: Path, index: int) -> None:
+def render_sample(settings: RodentDataset, folder: Path, index: int) -> str:
+    """Render one sample into `folder`, from (seed, index) alone; returns its name."""
     rig = load_rig(settings.rig, settings.image_size)
     cameras = [*rig.cameras, *_extra_cameras(settings, index)]
     drawn = make_sample(
@@ -45,6 +46,7 @@ def _render_one(settings: RodentDataset, folder: Path, index: int) -> None:
     for frame, picture in zip(frames, drawn.pictures, strict=True):
         Image.fromarray(picture).save(target / frame["file_path"])
     write_json(target / "opencv_cameras.json", {"id": target.name, **drawn.meta, "frames": frames})
+    return target.name
 
 
 def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) -> Manifest:
@@ -60,7 +62,7 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
     names = [f"sample_{i:06d}" for i in range(count)]
     with written_aside(out / "samples") as folder:
         folder.mkdir()
-        one = partial(_render_one, settings, folder)
+        one = partial(render_sample, settings, folder)
         with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
             for _ in tracked(pool.map(one, range(count), chunksize=4), f"render {name}", count):
                 pass

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from diffusers import AutoencoderKL
 
+from mvfl.base.autoencoder import autoencoder_quality
+from mvfl.base.prepare import EMBEDDED
 from mvfl.base.record import missing_parts
-from mvfl.base.train import BaseTraining, load_base_training, train_base
+from mvfl.base.train import BaseTraining, load_base_training, load_pictures, train_base
+from mvfl.data.render import render_sample
+from mvfl.data.samples import Manifest
+from mvfl.geometry.rig import load_rig
+from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.training import evaluate_views, load_views
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +27,33 @@ ROOT = Path(__file__).parents[2]
 def test_the_recorded_settings_are_valid() -> None:
     settings = load_base_training(ROOT / "configs" / "embedded_base.yaml")
     assert "grey" not in settings.dataset.coats, "the demo's animal must be new to the base"
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Four of the animals that the card was measured on; a sample depends on (seed, index) alone."""
+    folder, settings = tmp_path_factory.mktemp("held_out"), load_base_training(ROOT / "configs" / "embedded_base.yaml").dataset
+    names = [render_sample(settings, folder, settings.train + i) for i in range(4)]
+    return Manifest("held_out", folder, load_rig(settings.rig, settings.image_size), settings.image_size, [], names, "")
+
+
+def test_the_shipped_weights_give_the_figures_of_their_card(held_out: Manifest) -> None:
+    card = json.loads((EMBEDDED / "card.json").read_text())["held_out"]
+    vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae")
+    quality = autoencoder_quality(vae, load_pictures(held_out, held_out.val), torch.device("cpu"))
+    assert quality["foreground_psnr"] == pytest.approx(card["autoencoder"]["foreground_psnr"], abs=1.0)
+    assert card["autoencoder"]["foreground_psnr"] >= 24
+    model = load_gslrm(EMBEDDED / "gslrm" / "gslrm.safetensors", held_out.image_size)
+    scores = []
+    for name in held_out.val:
+        views = load_views(held_out, name)
+        seen, wanted = views.select(slice(held_out.views)), views.select(slice(held_out.views, None))
+        scores.append(evaluate_views(model, seen, wanted, "torch")[1]["foreground_psnr"])
+    assert np.mean(scores) == pytest.approx(card["gslrm"]["foreground_psnr"], abs=1.0)
+    assert card["gslrm"]["foreground_psnr"] >= 22
+    multiview = card["multiview"]
+    assert all(multiview["model"][k] > multiview["nearest"][k] for k in ("psnr", "ssim", "iou"))
+    assert multiview["slot_accuracy"] >= 0.95
 
 
 @pytest.mark.slow
@@ -29,7 +66,14 @@ def test_all_stages_make_a_whole_base_with_a_card(tmp_path: Path) -> None:
     content["autoencoder"] |= {"steps": 2, "batch_size": 4, "compile": False}
     content["multiview"]["training"] |= {"steps": 2, "batch_size": 2, "mixed_precision": "no", "compile": False, "log_every": 1}
     content["sampling"] |= {"steps": 2, "batch_size": 2}
-    content["gslrm"] |= {"steps": 1, "batch_size": 1, "target_views": 2, "mixed_precision": "no", "warmup_steps": 0}
+    content["gslrm"] |= {
+        "steps": 1,
+        "batch_size": 1,
+        "target_views": 2,
+        "mixed_precision": "no",
+        "warmup_steps": 0,
+        "compile": False,
+    }
     content["evaluation_samples"] = 2
     train_base(BaseTraining.model_validate(content), tmp_path / "work", tmp_path / "base", 2)
     assert missing_parts(tmp_path / "base") == []
