@@ -294,7 +294,7 @@ def reconstruct(
     experiment: Annotated[Path, typer.Option(help="folder of a finished experiment, results/experiments/<name>")],
     out: Out = Path("reconstruction"),
     view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
-    reframe: Annotated[bool, typer.Option("--reframe", help="centre and scale the animal: for other cameras")] = False,
+    reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
     threads: Threads = 2,
     log: Log = None,

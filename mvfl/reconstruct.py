@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from mvfl.runtime.files import InputError, read_json, sha256
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 
-FRAMING_SAMPLES = 20  # training samples that tell how large the animal stands in the frame
+FRAMING_SAMPLES = 50  # training samples that tell how animals stand in the frame
+MATCHES = 5  # of their pictures, those with the most similar outlines
+OUTLINE_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,52 @@ def _unchanged(inputs: dict[str, dict[str, str]], key: str) -> Path:
     return path
 
 
-def size_ratio(alpha: Float[Tensor, "height width"]) -> float:
-    """sqrt(foreground pixels / all pixels), the measure of framing in the recorded data."""
-    return float((alpha > 0.5).float().mean().sqrt())
+@dataclass(frozen=True)
+class Framing:
+    """How an animal stands in a square picture.
+
+    Attributes:
+        size_ratio: sqrt(foreground pixels / all pixels), the measure of size in the recorded data.
+        centre: column and row of the mask's centre of mass, as shares of the side.
+    """
+
+    size_ratio: float
+    centre: tuple[float, float]
 
 
-def usual_size_ratios(manifest: Manifest) -> tuple[float, float, float]:
-    """Smallest, median and largest size ratio of the rig's views of some training samples."""
-    chosen = manifest.train[:: max(1, len(manifest.train) // FRAMING_SAMPLES)][:FRAMING_SAMPLES]
-    ratios = [size_ratio(rgba[3]) for name in chosen for rgba in manifest.pictures(manifest.sample(name))]
-    return min(ratios), float(np.median(ratios)), max(ratios)
+def framing(alpha: Float[Tensor, "side side"]) -> Framing:
+    """Framing of the animal in a mask."""
+    mask = alpha > 0.5
+    row, column = mask.nonzero().float().add(0.5).div(mask.shape[0]).mean(0).tolist()
+    return Framing(float(mask.float().mean().sqrt()), (column, row))
+
+
+def usual_framing(manifest: Manifest, rgba: Float[Tensor, "4 height width"]) -> Framing:
+    """How training pictures of this outline are framed: the median of those whose silhouettes are most alike.
+
+    A mouse seen from the front covers fewer pixels than the same mouse from the side, and its body stands elsewhere in the
+    frame; the outline tells which of them this is.
+    """
+    wanted, known, alike = _outline(rgba), [], []
+    for picture in _training_pictures(manifest):
+        outline = _outline(picture)
+        known.append(framing(picture[3]))
+        alike.append(float(torch.minimum(outline, wanted).sum() / torch.maximum(outline, wanted).sum()))
+    best = [known[i] for i in np.argsort(alike)[-MATCHES:]]
+    rows = np.median([[f.size_ratio, *f.centre] for f in best], axis=0)
+    return Framing(float(rows[0]), (float(rows[1]), float(rows[2])))
+
+
+def _training_pictures(manifest: Manifest) -> Iterator[Float[Tensor, "4 height width"]]:
+    step = max(1, len(manifest.train) // FRAMING_SAMPLES)
+    for rgba in manifest.read_ahead(manifest.train[::step][:FRAMING_SAMPLES]):
+        yield from rgba
+
+
+def _outline(rgba: Float[Tensor, "4 height width"]) -> Float[Tensor, "side side"]:
+    """The silhouette alone, in the middle of a small picture and of one size."""
+    black = torch.cat([torch.zeros_like(rgba[:3]), rgba[3:]])
+    return 1 - framed(black, OUTLINE_SIDE, Framing(0.25, (0.5, 0.5)))[0]
 
 
 def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
@@ -115,27 +154,27 @@ def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
     return rgba
 
 
-def framed(rgba: Float[Tensor, "4 height width"], size: int, ratio: float | None) -> Float[Tensor, "3 size size"]:
-    """The picture over white as the models know it: the mask's centre of mass in the middle, at the usual size.
+def framed(rgba: Float[Tensor, "4 height width"], size: int, wanted: Framing | None) -> Float[Tensor, "3 size size"]:
+    """The picture over white as the models know it.
 
     Args:
         rgba: straight alpha.
         size: pixels per side of the result.
-        ratio: size ratio to reach; None keeps the frame of a square picture.
+        wanted: size and place of the animal; None keeps the frame of a square picture.
 
     Raises:
         InputError: a picture that is not square and is to be kept as it is.
     """
     height, width = rgba.shape[-2:]
-    if ratio is None:
+    if wanted is None:
         if height != width:
             raise InputError(f"The picture is {width} x {height} pixels; it must be square, or use --reframe.")
         corner, side = (0.0, 0.0), float(width)
     else:
         mask = rgba[3] > 0.5
-        rows, columns = mask.nonzero().float().add(0.5).mean(0).tolist()
-        side = float(mask.sum().sqrt()) / ratio
-        corner = (columns - side / 2, rows - side / 2)
+        row, column = mask.nonzero().float().add(0.5).mean(0).tolist()
+        side = float(mask.sum().sqrt()) / wanted.size_ratio
+        corner = (column - side * wanted.centre[0], row - side * wanted.centre[1])
     # Colours are weighted by alpha, so that nothing of the background bleeds into the outline.
     premultiplied = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
     planes = [Image.fromarray(plane.numpy()) for plane in premultiplied]
@@ -161,8 +200,8 @@ def reconstruct_picture(
         experiment: `results/experiments/<name>`.
         out: gets `views/`, `views.png`, `gaussians.ply`, `turntable.gif`, `turntable.png`, `provenance.json`.
         view: the rig's camera that the picture resembles; default: the fixed reference, or 0.
-        reframe: centre the animal and bring it to the usual size, for pictures of other cameras. A picture of the rig needs
-            no reframing: where the animal stands in it tells the model where it is and how large.
+        reframe: bring the animal to the size and place that training pictures of its outline have, for pictures of other
+            cameras. A picture of the rig needs no reframing: its own frame says where the animal is and how large.
         seed: of the noise; default: the experiment's.
 
     Raises:
@@ -177,11 +216,9 @@ def reconstruct_picture(
     if not 0 <= reference < manifest.views or (fixed is not None and reference != fixed):
         allowed = f"0 to {manifest.views - 1}" if fixed is None else f"only {fixed}"
         raise InputError(f"--view {reference} is not a view that this experiment starts from ({allowed}).")
-    smallest, median, largest = usual_size_ratios(manifest)
-    ratio = size_ratio(rgba[3])
-    if not reframe and not 0.8 * smallest <= ratio <= 1.25 * largest:
-        say(f"Warning: the animal has a size ratio of {ratio:.2f}, in training {smallest:.2f} to {largest:.2f}; try --reframe.")
-    shown = framed(rgba, manifest.image_size, median if reframe else None)
+    shown = framed(rgba, manifest.image_size, usual_framing(manifest, rgba) if reframe else None)
+    if not reframe:
+        _warn_of_unusual_size(manifest, rgba)
     pipeline = load_finetuned(learned.base, learned.checkpoint, manifest.rig.hash)
     start = generation.sampling.seed if seed is None else seed
     slots = draw_views(
@@ -207,3 +244,12 @@ def reconstruct_picture(
     settings = {"view": reference, "reframe": reframe, "seed": start, "generation": generation.model_dump(mode="json")}
     write_provenance(out, "reconstruct", settings, inputs, manifest.rig.hash)
     say(f"{len(gaussians)} Gaussians: {out / 'gaussians.ply'}; look at {out / 'views.png'} and {out / 'turntable.gif'}.")
+
+
+def _warn_of_unusual_size(manifest: Manifest, rgba: Float[Tensor, "4 side side"]) -> None:
+    ratio = framing(rgba[3]).size_ratio
+    usual = [framing(picture[3]).size_ratio for picture in _training_pictures(manifest)]
+    if not 0.8 * min(usual) <= ratio <= 1.25 * max(usual):
+        say(
+            f"Warning: the animal has a size ratio of {ratio:.2f}, in training {min(usual):.2f} to {max(usual):.2f}; try --reframe."
+        )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mvfl.data.samples import Manifest
-from mvfl.reconstruct import framed, read_experiment, read_picture, size_ratio, usual_size_ratios
+from mvfl.reconstruct import Framing, framed, framing, read_experiment, read_picture, usual_framing
 from mvfl.runtime.files import InputError
 
 
@@ -22,15 +22,18 @@ def disc(height: int, width: int, row: float, column: float, radius: float) -> t
     return torch.stack([0.2 * alpha, 0.3 * alpha, 0.4 * alpha, alpha])
 
 
+places = st.tuples(st.floats(0.4, 0.6), st.floats(0.4, 0.6))
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.floats(10, 190), st.floats(10, 290), st.floats(8, 60), st.floats(0.15, 0.4))
-def test_a_reframed_animal_stands_in_the_middle_at_the_usual_size(row: float, column: float, radius: float, ratio: float) -> None:
+@given(st.floats(10, 190), st.floats(10, 290), st.floats(8, 60), st.floats(0.15, 0.4), places)
+def test_a_reframed_animal_has_the_wanted_size_and_place(
+    row: float, column: float, radius: float, ratio: float, place: tuple[float, float]
+) -> None:
     picture = disc(200, 300, row, column, radius)
-    out = framed(picture, 64, ratio)
-    shown = (1 - out).mean(0) > 0.3
-    assert float(shown.float().mean().sqrt()) == pytest.approx(ratio, abs=0.03)
-    centre = shown.nonzero().float().add(0.5).mean(0)
-    assert torch.allclose(centre, torch.tensor([32.0, 32.0]), atol=0.7)
+    got = framing(((1 - framed(picture, 64, Framing(ratio, place))).mean(0) > 0.3).float())
+    assert got.size_ratio == pytest.approx(ratio, abs=0.03)
+    assert got.centre == pytest.approx(place, abs=0.015)
 
 
 def test_a_kept_frame_is_the_picture_over_white() -> None:
@@ -45,7 +48,7 @@ def test_without_alpha_the_animal_is_what_differs_from_white(tmp_path: Path) -> 
     rgb[10:20, 10:30] = 60
     Image.fromarray(rgb).save(tmp_path / "mouse.png")
     rgba = read_picture(tmp_path / "mouse.png")
-    assert int(rgba[3].sum()) == 200 and size_ratio(rgba[3]) == pytest.approx((200 / 1600) ** 0.5)
+    assert int(rgba[3].sum()) == 200 and framing(rgba[3]).size_ratio == pytest.approx((200 / 1600) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +68,14 @@ def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
         read_picture(tmp_path / "half.png")
 
 
-def test_the_usual_size_is_that_of_the_training_pictures(tiny_manifest: Manifest) -> None:
-    low, median, high = usual_size_ratios(tiny_manifest)
-    assert 0.1 < low <= median <= high < 0.6
+def test_a_training_picture_cut_out_and_enlarged_gets_its_own_frame_back(tiny_manifest: Manifest) -> None:
+    picture = tiny_manifest.pictures(tiny_manifest.sample(tiny_manifest.train[1]))[2]
+    rows, columns = (picture[3] > 0).nonzero().T
+    cut = picture[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    large = torch.nn.functional.interpolate(cut[None], scale_factor=3, mode="nearest")[0]
+    own, usual = framing(picture[3]), usual_framing(tiny_manifest, large)
+    assert usual.size_ratio == pytest.approx(own.size_ratio, rel=0.25)
+    assert usual.centre == pytest.approx(own.centre, abs=0.12)
 
 
 def test_an_unfinished_experiment_names_the_target_to_run(tmp_path: Path) -> None:
