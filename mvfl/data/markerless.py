@@ -73,6 +73,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
         raise InputError(f"{settings.calibration} holds {len(cameras)} cameras, datasets.{name}.cameras says {views}.")
     located, dropped = locate(settings, masks, cameras, _frame_count([*masks, *videos]))
     _refuse_if_too_many(settings, dropped, len(located))
+    block_split([str(f.frame) for f in located], settings.val_fraction, settings.gap)  # too few are found before the long pass
     distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
     scale = ORBIT_DISTANCE / float(np.mean(distances))
     kept: list[str] = []

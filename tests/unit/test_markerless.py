@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from mvfl.config.schema import MarkerlessDataset
 from mvfl.data.calibration import convert_calibration, read_calibration
 from mvfl.data.markerless import prepare_recording
 from mvfl.data.rodent.sampling import make_sample
-from mvfl.data.samples import read_rgba
+from mvfl.data.samples import read_manifest, read_rgba
 from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
 from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
 from mvfl.runtime.files import InputError
@@ -114,6 +116,21 @@ def test_samples_have_the_virtual_lens_and_pictures_that_match_their_cameras(rec
         inner = (got[..., 3] == 255) & (wanted[..., 3] == 255)
         assert np.abs(got[inner, :3].astype(float) - wanted[inner, :3]).mean() < 12
         assert not got[got[..., 3] == 0, :3].any(), "no arena around the animal"
+
+
+def test_the_commands_convert_a_calibration_and_prepare_a_recording(recording: Path, tmp_path: Path) -> None:
+    mvfl = str(Path(sys.executable).parent / "mvfl")
+    made = subprocess.run([mvfl, "calibration", str(recording / "new_cam.pkl"), str(tmp_path / "c.json")], capture_output=True)
+    assert made.returncode == 0 and (tmp_path / "c.json").read_text() == (recording / "cameras.json").read_text()
+    arguments = dataset(recording, calibration=tmp_path / "c.json", every=2, gap=5).model_dump_json()
+    command = [mvfl, "data", "--name", "mouse", "--settings", arguments, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "2 samples are too few for a validation share of 0.3 and a gap of 5" in done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    command[command.index("--settings") + 1] = dataset(recording, calibration=tmp_path / "c.json", gap=0).model_dump_json()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "4 samples, 0 frames left out" in done.stderr and read_manifest(tmp_path / "out" / "manifest.json").views == 6
 
 
 def test_unfit_frames_are_left_out_as_a_whole_with_their_reason(recording: Path, tmp_path: Path) -> None:
