@@ -38,16 +38,24 @@ def ask(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def slurm_is_installed() -> bool:
+    """Whether SLURM's controller is on this machine."""
+    return shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+
+
 @contextlib.contextmanager
 def running_cluster(*more: str) -> Iterator[None]:
     """A running one-machine SLURM, its commands first on PATH."""
     installable = os.geteuid() == 0 and shutil.which("apt-get")
-    if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and not installable:
+    if not slurm_is_installed() and not installable:
         pytest.skip("SLURM is not installed and cannot be: install Debian's slurm-wlm and munge to run this test.")
     options = ["--dir", str(CLUSTER), "--gpus", "2", "--cpus", "8", "--mem", "16000", "--port", "6917", "--clean", *more]
     started = subprocess.run([HERE / "start.sh", *options, *(["--install"] if installable else [])], capture_output=True, text=True)
     if started.returncode:
-        pytest.skip(f"SLURM cannot be installed or started on this machine: {started.stderr.strip()[-300:]}")
+        problem = started.stderr.strip()[-300:]
+        if not slurm_is_installed():
+            pytest.skip(f"SLURM cannot be installed on this machine: {problem}")
+        pytest.fail(f"SLURM is installed but did not start; look into {CLUSTER}: {problem}")
     before = os.environ.copy()
     os.environ["SLURM_CONF"] = str(CLUSTER / "slurm.conf")
     os.environ["PATH"] = f"{CLUSTER / 'bin'}:{BIN}:{os.environ['PATH']}"
