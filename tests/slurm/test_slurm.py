@@ -38,6 +38,19 @@ def ask(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def wait_until(met: Callable[[], bool], seconds: float, what: str) -> None:
+    """Ask once a second.
+
+    Raises:
+        AssertionError: with what SLURM says of its jobs and nodes, if it did not come true in time.
+    """
+    deadline = time.time() + seconds
+    while not met():
+        words = [ask("squeue", "-a"), ask("sinfo", "-R"), ask("scontrol", "show", "job"), ask("scontrol", "show", "node")]
+        assert time.time() < deadline, f"not in {seconds:.0f} s: {what}\n" + "\n".join(words)
+        time.sleep(1)
+
+
 def slurm_is_installed() -> bool:
     """Whether SLURM's controller is on this machine."""
     return shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
@@ -50,6 +63,8 @@ def running_cluster(*more: str) -> Iterator[None]:
     if not slurm_is_installed() and not installable:
         pytest.skip("SLURM is not installed and cannot be: install Debian's slurm-wlm and munge to run this test.")
     options = ["--dir", str(CLUSTER), "--gpus", "2", "--cpus", "8", "--mem", "16000", "--port", "6917", "--clean", *more]
+    # A killed run may have left a cluster of another shape, which start.sh would go on using.
+    subprocess.run([HERE / "stop.sh", "--dir", str(CLUSTER), "--quiet"], check=False)
     started = subprocess.run([HERE / "start.sh", *options, *(["--install"] if installable else [])], capture_output=True, text=True)
     if started.returncode:
         problem = started.stderr.strip()[-300:]
@@ -195,27 +210,17 @@ class Faults:
                 print(f"{time.strftime('%H:%M:%S')} {fault.__name__} of job {job} ({rule}) at {now}", flush=True)
                 return
 
-    def _process(self, job: str) -> int:
-        """The process of mvfl in a job."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                environment = (folder / "environ").read_bytes().split(b"\0")
-                if any(w.endswith(b"/mvfl") for w in words[:2]) and f"SLURM_JOB_ID={job}".encode() in environment:
-                    return int(folder.name)
-        return 0
-
     def requeue(self, job: str) -> None:
         ask("scontrol", "requeue", job)
-        for _ in range(30):
-            time.sleep(1)
-            # Without this the job would rest for two minutes.
-            ask("scontrol", "update", f"jobid={job}", "starttime=now")
-            if "JobState=RUNNING" in ask("scontrol", "show", "job", job):
-                return
+        wait_until(lambda: self.starts_again(job), 180, f"requeued job {job} starts again")
+
+    def starts_again(self, job: str) -> bool:
+        """Whether a requeued job runs; without the update it would rest for two minutes."""
+        ask("scontrol", "update", f"jobid={job}", "starttime=now")
+        return "JobState=RUNNING" in ask("scontrol", "show", "job", job)
 
     def kill(self, job: str) -> None:
-        if process := self._process(job):
+        if process := next((p for p, words in processes(job) if any(w.endswith(b"/mvfl") for w in words[:2])), None):
             os.kill(process, signal.SIGKILL)
         else:
             ask("scancel", "--signal=KILL", job)
@@ -228,32 +233,38 @@ class Faults:
 
     def time_limit(self, job: str) -> None:
         ask("scontrol", "update", f"jobid={job}", "timelimit=1")
-        deadline = time.time() + 150
-        while job in running_jobs() and time.time() < deadline:
-            time.sleep(1)
+        wait_until(lambda: job not in running_jobs(), 180, f"job {job} reaches its time limit")
 
     def drain(self, job: str) -> None:
         node = ask("squeue", "-h", "-j", job, "-o", "%N").strip()
         ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
         ask("scontrol", "requeue", job)
-        for _ in range(60):  # the job saves what it has before it goes
-            time.sleep(1)
-            if "COMPLETING" not in ask("squeue", "-h", "-j", job, "-o", "%T"):
-                break
-        ask("scontrol", "update", f"jobid={job}", "starttime=now")
+        # The job saves what it has before it goes.
+        wait_until(lambda: "COMPLETING" not in ask("squeue", "-h", "-j", job, "-o", "%T"), 180, f"job {job} leaves the node")
+        assert not self.starts_again(job), "a drained node must not start jobs"
         time.sleep(3)
-        state = ask("squeue", "-h", "-j", job, "-o", "%T")
-        assert "PENDING" in state, f"a drained node must not start jobs, this one is {state}"
+        assert not self.starts_again(job), "a drained node must not start jobs"
         ask("scontrol", "update", f"nodename={node}", "state=resume")
+        wait_until(lambda: self.starts_again(job), 180, f"job {job} starts on the node that came back")
 
     def node_down(self, job: str) -> None:
         node = ask("squeue", "-h", "-j", job, "-o", "%N").strip()
         ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        time.sleep(4)
+        wait_until(lambda: not any(processes(job)), 180, f"the processes of job {job} end on the lost node")
         ask("scontrol", "update", f"nodename={node}", "state=resume")
-        for _ in range(3):
-            time.sleep(1)
-            ask("scontrol", "update", f"jobid={job}", "starttime=now")
+        # Here the job rests its two minutes: SLURM's daemon on the node learns late that the job's old self has ended, and a
+        # job that starts before is refused as a duplicate, itself held and the node drained.
+        wait_until(lambda: job in running_jobs(), 300, f"job {job} starts on the node that came back")
+
+
+def processes(job: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Process id and command line of everything that runs for a job, SLURM's own step managers included."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            if words[0].startswith(f"slurmstepd: [{job}.".encode()) or f"SLURM_JOB_ID={job}".encode() in environment:
+                yield int(folder.name), words
 
 
 def test_nothing_is_lost_and_the_result_is_the_same(cluster: None, tmp_path: Path) -> None:
@@ -270,6 +281,7 @@ def test_nothing_is_lost_and_the_result_is_the_same(cluster: None, tmp_path: Pat
             jobs = running_jobs()
             on_gpu |= {rule for job, rule in jobs.items() if rule in GPU_RULES - on_gpu and holds_a_gpu(job)}
             faults.step(jobs)
+            assert not (lost := ask("sinfo", "-h", "-R")), f"SLURM took the node away: {lost}"
             time.sleep(1)
         assert process.poll() == 0, (tmp_path / "disturbed.log").read_text()[-5000:]
         assert reference.wait(600) == 0, (tmp_path / "undisturbed.log").read_text()[-5000:]
