@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from mvfl.cli_inspect import inspect_app
 from mvfl.config import schema
 from mvfl.runtime.devices import device, limit_threads
-from mvfl.runtime.files import InputError, read_json
+from mvfl.runtime.files import InputError, read_json, sweep_partials
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import open_log, say
 from mvfl.runtime.training_state import EXIT_UNFINISHED, Collapsed, Unfinished
@@ -57,6 +58,7 @@ def data(name: Annotated[str, typer.Option()], settings: Settings, out: Out, thr
     """Render a data set, prepare a recording, or check existing samples, and write the manifest."""
     _begin(log, threads)
     parsed = _parse(schema.Dataset, settings)
+    sweep_partials(out)
     workers = min(threads, os.cpu_count() or 1)
     if isinstance(parsed, schema.RodentDataset):
         from mvfl.data.render import render_dataset
@@ -88,8 +90,13 @@ def base_prepare(settings: Settings, out: Out, manifest: Path | None = None, thr
     """Check, download or build a base and record its files."""
     _begin(log, threads)
     from mvfl.base.prepare import prepare_base
+    from mvfl.runtime.provenance import write_provenance
 
-    record = prepare_base(_parse(schema.Base, settings), out, manifest)
+    parsed = _parse(schema.Base, settings)
+    sweep_partials(out)
+    record = prepare_base(parsed, out, manifest)
+    inputs: dict[str, Path | str] = {"files": record.hash} | ({"manifest": manifest} if manifest else {})
+    write_provenance(out, "base", parsed.model_dump(mode="json"), inputs)
     say(f"Base {record.hash}: pipeline {record.pipeline}, GS-LRM {record.gslrm or 'none'}.")
 
 
@@ -139,6 +146,7 @@ def prompts(
     from mvfl.base.prepare import EMBEDDED
     from mvfl.base.record import read_record
     from mvfl.prompts import STYLES, embed_prompts
+    from mvfl.runtime.provenance import write_provenance
 
     if list_styles:
         for name, entry in STYLES.items():
@@ -150,6 +158,8 @@ def prompts(
     width = read_json(folder / "unet" / "config.json", "name a base with a unet/ folder")["cross_attention_dim"]
     out = output_dir or Path(f"mouse_prompt_embeds_{style}")
     embed_prompts(style, folder, out, width=width)
+    source = str(folder) if base is None else base
+    write_provenance(out, "prompts", {"style": style}, {"base": source})
     say(f"Wrote {out / 'clr_embeds.pt'}.")
 
 
@@ -163,6 +173,7 @@ def latents(settings: Settings, manifest: File, base: File, out: Out, threads: T
     from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 
     parsed = _parse(LatentSettings, settings)
+    sweep_partials(out.parent, out.name)
     record = read_record(base)
     pipeline = MultiViewPipeline.from_pretrained(record.pipeline).to(device())
     cache_latents(read_manifest(manifest), pipeline, parsed, parsed.seed, record.hash, out)
@@ -360,6 +371,11 @@ def main() -> None:
         sys.exit(1)
     except (InputError, ValidationError, ValueError, FloatingPointError, OSError) as error:
         say(f"Error: {error}")
+        sys.exit(1)
+    except Exception as error:  # the log of a job must hold whatever ended it
+        say(traceback.format_exc())
+        remedy = "use a smaller batch_size, or a card with more memory" if "out of memory" in str(error) else "see the lines above"
+        say(f"Error: {type(error).__name__}: {error}; {remedy}.")
         sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -79,8 +80,12 @@ def _accelerator() -> Iterator[Finding]:
         return
     for number in range(torch.cuda.device_count()):
         name, memory = torch.cuda.get_device_name(number), torch.cuda.get_device_properties(number).total_memory
-        half = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: set mixed_precision: fp16 (training) and no (gslrm)"
-        yield Finding("gpu", torch.cuda.is_bf16_supported(), f"{number}: {name}, {memory / 2**30:.0f} GiB, {half}")
+        able = torch.cuda.get_device_capability(number) >= (8, 0)
+        half = "bf16" if able else "no bf16: set mixed_precision: fp16 (training) and no (gslrm)"
+        yield Finding("gpu", able, f"{number}: {name}, {memory / 2**30:.0f} GiB, {half}")
+    if importlib.util.find_spec("gsplat.csrc") is not None:
+        yield Finding("gsplat", True, "built already")
+        return
     compiler = shutil.which("nvcc") or shutil.which(f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin/nvcc")
     missing = "no nvcc: gsplat cannot build its extension at first use; install the CUDA toolkit or a prebuilt gsplat"
     yield Finding("gsplat", compiler is not None, f"builds its extension at first use with {compiler}" if compiler else missing)

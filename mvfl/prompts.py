@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mvfl.config.schema import PromptStyle
-from mvfl.runtime.files import InputError, digest, write_json, written_aside
+from mvfl.runtime.files import InputError, digest, sha256, write_json, written_aside
 
 matplotlib.use("Agg")
 
@@ -124,7 +124,8 @@ def embed_prompts(style: PromptStyle, base: Path, out: Path, views: int = 6, wid
         {
             "style": style, "views": chosen.views, "color_prompts": chosen.prompts,
             "normal_prompts": chosen.normal_prompts, "shape": list(embeds.shape), "dtype": "float16",
-            "model": str(encoder.config.name_or_path), "encoder_width": encoder.config.hidden_size,
+            "encoder": {"kind": type(encoder).__name__, "width": encoder.config.hidden_size,
+                        "sha256": sha256(base / "text_encoder" / "model.safetensors")},
             "sha256": digest(embeds.numpy().tobytes().hex()),
         },
     )  # fmt: skip

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mvfl.config.schema import Generation, GslrmFinetuning
-from mvfl.data.samples import Manifest, read_manifest, rgba_tensor
+from mvfl.data.samples import Manifest, read_manifest, rgba_tensor, with_mask
 from mvfl.evaluation.metrics import predicted_mask
 from mvfl.evaluation.pictures import save_grid, to_pil
 from mvfl.evaluation.scoring import draw_views
 from mvfl.evaluation.stage import load_finetuned
-from mvfl.geometry.cameras import camera_tensors
+from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.stage import visible_gaussians, write_model
 from mvfl.gslrm.training import Views
@@ -139,16 +139,12 @@ def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
     """
     try:
         with Image.open(path) as image:
-            rgba = rgba_tensor([np.asarray(image.convert("RGBA"))])[0]
+            upright = ImageOps.exif_transpose(image)  # cameras and phones note how they were held
+            rgba = rgba_tensor([with_mask(np.asarray(upright.convert("RGBA")), path)])[0]
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError(f"{path} cannot be read as a picture ({error}).") from error
-    if bool((rgba[3] == 1).all()):
-        mask = predicted_mask(rgba[None, :3])[0].float()
-        if float(mask.mean()) > 0.9:
-            raise InputError(f"{path} has no alpha channel and no white background: cut the animal out first.")
-        rgba = torch.cat([rgba[:3], mask])
     if not bool((rgba[3] > 0.5).any()):
         raise InputError(f"{path} shows no animal: its alpha channel is empty, or the picture is white.")
     return rgba

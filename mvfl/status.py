@@ -18,7 +18,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mvfl.runtime.files import InputError
+from mvfl.runtime.files import InputError, folder_bytes
 from mvfl.runtime.lock import holder_of, is_alive
 from mvfl.runtime.tracking import read_attempts, read_log
 
@@ -99,7 +99,7 @@ def _trained(experiment: str, stage: str, folder: Path, queue: dict[str, tuple[s
         paces = [(b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairwise(rows[-20:]) if b["step"] > a["step"]]
         eta = (until - step) * median(paces) if paces else None
     saved = max((int(p.stem.split("-")[1]) for p in (folder / "states").glob("step-*.pt")), default=None)
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e9
+    size = folder_bytes(folder) / 1e9
     return StageStatus(
         experiment, stage, _state_of(folder, queue), step, until, last.get("train/loss"), last.get("train/objects_per_second"),
         eta, last.get("train/gpu_memory_gib"), last.get("train/gpu_load"), saved, size,
@@ -119,7 +119,7 @@ def read_status(results: Path, queue: dict[str, tuple[str, str]] | None = None) 
         experiment, stage = folder.parent.name, folder.name
         if stage == "synthetic":
             drawn = len(list(folder.glob("*/sample_*")))
-            size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e9
+            size = folder_bytes(folder) / 1e9
             state = _state_of(folder, queue)
             done = (results / "experiments" / experiment / "synthetic" / "manifest.json").exists()
             out.append(StageStatus(experiment, stage, "finished" if done and state == "stopped" else state, drawn, gigabytes=size))

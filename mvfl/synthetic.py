@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mvfl import __version__
 from mvfl.config.schema import Generation
-from mvfl.data.samples import Manifest, composite, read_manifest, write_manifest
+from mvfl.data.samples import Manifest, composite, evenly, read_manifest, write_manifest
 from mvfl.evaluation.pictures import to_pil
 from mvfl.evaluation.scoring import draw_views
 from mvfl.evaluation.stage import load_finetuned
@@ -94,7 +94,7 @@ def planned_pairs(manifest: Manifest, experiment: Generation) -> dict[str, list[
     if s.references == "all" and experiment.reference != "random":
         raise InputError("synthetic.references 'all' needs a model trained with reference 'random'.")
     references = list(range(manifest.views)) if s.references == "all" else [first]
-    cut = {"train": manifest.train[: s.train], "val": manifest.val[: s.val]}
+    cut = {"train": evenly(manifest.train, s.train), "val": evenly(manifest.val, s.val)}
     return {split: [(n, r) for n in names for r in references] for split, names in cut.items()}
 
 
@@ -216,8 +216,10 @@ def join_pieces(experiment: Generation, paths: SyntheticPaths, pieces: Sequence[
             for relative, recorded in listed[name].items():
                 source, target = paths.state / mark / name / relative, folder / name / relative
                 if not source.is_file() or sha256(source) != recorded:
+                    shutil.rmtree(paths.state / mark / name, ignore_errors=True)  # or the next run would find it done
                     raise InputError(
-                        f"{source} is missing or changed since it was drawn; run again with --forcerun generate_synthetic."
+                        f"{source} is missing or changed since it was drawn, so the sample was removed; run again with "
+                        "--forcerun generate_synthetic, which draws it anew and keeps all others."
                     )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:

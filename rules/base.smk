@@ -4,6 +4,7 @@
 rule prepare_base:
     input:
         manifest=scratch_data,
+        weights=weights_files,
     output:
         record=f"{RESULTS}/base/{{base}}/base.json",
     log:
@@ -20,7 +21,7 @@ rule prepare_base:
         settings=lambda w: settings(CONFIG.bases[w.base]),
         out=f"{RESULTS}/base/{{base}}",
         manifest=lambda w, input: (
-            f"--manifest {input.manifest}" if input.manifest else ""
+            f"--manifest '{input.manifest}'" if input.manifest else ""
         ),
     message:
         "Checking base {wildcards.base}: every file is there and hashed."

@@ -4,7 +4,13 @@ import json
 from snakemake.exceptions import WorkflowError
 
 from mvfl.config.load import parse_config
-from mvfl.config.schema import Drawing, Generation, TrainingRun
+from mvfl.config.schema import (
+    Drawing,
+    Generation,
+    GslrmFinetuning,
+    Training,
+    TrainingRun,
+)
 from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError, digest
 from mvfl.runtime.launch import accelerate_command
@@ -44,6 +50,19 @@ def settings(model, kind=None, **more):
     return json.dumps(
         {**model.model_dump(mode="json", include=fields), **more}, sort_keys=True
     )
+
+
+def decisive(model, kind, part=None):
+    """What of the settings changes a result: all but the harmless ones, whose change must not repeat days of training.
+
+    Rules track this. The settings themselves reach a shell command by a function of `input`, which Snakemake does not
+    compare.
+    """
+    harmless = set((Training if part else GslrmFinetuning).harmless)
+    data = json.loads(settings(model, kind))
+    for key in harmless:
+        (data[part] if part else data).pop(key)
+    return json.dumps(data, sort_keys=True)
 
 
 def manifest_of(dataset):
@@ -141,9 +160,9 @@ def visited_decisions(_wildcards):
 
 def case_files(case):
     """All files of a case, without asking for a decision."""
-    name = (
-        CONFIG.experiment if case == "A" else CONFIG.cases.get(case, CONFIG.experiment)
-    )
+    if case != "A" and case not in CONFIG.cases:
+        raise WorkflowError(f"cases.{case} names no experiment; add it to the config.")
+    name = CONFIG.experiment if case == "A" else CONFIG.cases[case]
     return [
         decision_of(CONFIG.experiment),
         decision_of(name),
@@ -152,9 +171,48 @@ def case_files(case):
     ]
 
 
+def there(*paths):
+    """Those that exist: a missing one is named by the stage, in a sentence."""
+    return [str(p) for p in paths if Path(p).is_file()]
+
+
+def recorded_files(w):
+    """Files of a person that decide a data set: mended cameras or masks must not be overlooked."""
+    data = CONFIG.datasets[w.dataset]
+    if data.kind == "markerless":
+        patterns = [data.videos, data.masks]
+        films = [p.format(camera=c) for p in patterns for c in range(data.cameras)]
+        return there(data.calibration, *films)
+    cameras = (
+        sorted(data.path.glob("sample_*/opencv_cameras.json"))
+        if data.kind == "folder"
+        else []
+    )
+    return there(data.rig, *cameras)
+
+
+def pictures_mark(w):
+    """Changes when any picture of a person's folder is replaced; listing thousands as inputs would be slow."""
+    data = CONFIG.datasets[w.dataset]
+    if data.kind != "folder":
+        return ""
+    files = sorted(data.path.glob("sample_*/images/*"))
+    return digest([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+
 def scratch_data(w):
     base = CONFIG.bases[w.base]
     return [manifest_of(base.dataset)] if base.kind == "scratch" else []
+
+
+def weights_files(w):
+    """Weights of a person's base folder, so that an exchange of them is noticed."""
+    base = CONFIG.bases[w.base]
+    if base.kind != "local":
+        return []
+    return there(
+        *sorted(base.path.glob("*/*.*")), *([base.gslrm] if base.gslrm else [])
+    )
 
 
 def segment_start(w):

@@ -2,6 +2,8 @@
 
 
 rule prepare_dataset:
+    input:
+        recorded_files,
     output:
         manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
     log:
@@ -12,10 +14,11 @@ rule prepare_dataset:
         "../envs/cpu.yaml"
     threads: 16
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=240,
     params:
         settings=lambda w: settings(CONFIG.datasets[w.dataset]),
+        pictures=pictures_mark,
         out=f"{RESULTS}/data/{{dataset}}",
     message:
         "Preparing the samples of data set {wildcards.dataset} and checking their cameras."

@@ -21,7 +21,7 @@ checkpoint evaluate_checkpoint:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=16000,
+        mem_mb=lambda w, attempt: 24000 * attempt,
         runtime=240,
         gpu=0,
     params:

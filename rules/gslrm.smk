@@ -19,18 +19,19 @@ rule finetune_gslrm:
         "../envs/cuda.yaml"
     threads: 8
     resources:
-        mem_mb=32000,
+        mem_mb=lambda w, attempt: 32000 * attempt,
         runtime=1440,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment).gslrm),
-        wandb=settings(CONFIG.wandb),
+        decisive=lambda w: decisive(experiment_of(w.experiment).gslrm, GslrmFinetuning),
+        settings=lambda w, input: settings(experiment_of(w.experiment).gslrm),
+        wandb=lambda w, input: settings(CONFIG.wandb),
         run=lambda w: f"gslrm_{experiment_of(w.experiment).wandb_run}",
         state=lambda w: state_of(w.experiment, "gslrm"),
         out=f"{RESULTS}/experiments/{{experiment}}/gslrm",
     message:
         "Fine-tuning GS-LRM on the views of {wildcards.experiment}; state and log are in {params.state}."
     shell:
-        "mvfl gslrm --settings {params.settings:q} --wandb {params.wandb:q} --run {params.run} --base {input.base:q}"
+        "mvfl gslrm --settings {params.settings:q} --wandb {params.wandb:q} --run {params.run:q} --base {input.base:q}"
         " --real {input.real:q} --synthetic {input.synthetic:q} --state {params.state:q} --out {params.out:q}"
         " --minutes {resources.runtime} --threads {threads} --log {log:q}"

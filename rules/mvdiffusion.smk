@@ -15,7 +15,7 @@ rule cache_latents:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=lambda w, attempt: 16000 * attempt,
         runtime=240,
         gpu=0,
     params:
@@ -50,17 +50,20 @@ rule train_mvdiffusion:
         "../envs/cuda.yaml"
     threads: 8
     resources:
-        mem_mb=32000,
+        mem_mb=lambda w, attempt: 32000 * attempt,
         runtime=1440,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment), TrainingRun),
-        wandb=settings(CONFIG.wandb),
+        decisive=lambda w: decisive(
+            experiment_of(w.experiment), TrainingRun, "training"
+        ),
+        settings=lambda w, input: settings(experiment_of(w.experiment), TrainingRun),
+        wandb=lambda w, input: settings(CONFIG.wandb),
         manifest=lambda w: manifest_of(experiment_of(w.experiment).dataset),
         state=lambda w: state_of(w.experiment, "mvdiffusion"),
         out=f"{RESULTS}/experiments/{{experiment}}/mvdiffusion/checkpoint-{{step}}",
         launch=lambda w, resources, threads: launch_command(resources, threads),
-        start=lambda w, input: f"--start {input.start}" if input.start else "",
+        start=lambda w, input: f"--start '{input.start}'" if input.start else "",
     message:
         "Training {wildcards.experiment} up to step {wildcards.step}; state and log are in {params.state}."
     shell:

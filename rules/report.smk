@@ -23,7 +23,7 @@ rule render_report:
     params:
         settings=lambda w: settings(experiment_of(w.experiment)),
         gslrm=lambda w, input: (
-            f"--gslrm {Path(input.gslrm[0]).parent}" if input.gslrm else ""
+            f"--gslrm '{Path(input.gslrm[0]).parent}'" if input.gslrm else ""
         ),
     message:
         "Writing the page of {wildcards.experiment}."

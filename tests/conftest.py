@@ -19,6 +19,8 @@ install_import_hook(
 
 import pytest
 import torch
+import yaml
+from running import snakemake
 from safetensors.torch import load_file
 
 from mvfl.base.prepare import prepare_base
@@ -107,3 +109,13 @@ def tiny_experiment() -> Experiment:
         learning_rate=1e-3, save_minutes=60,
     )  # fmt: skip
     return Experiment(base="tiny", dataset="tiny", prompt_style="facelift", wandb_run="tiny", training=training)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on random weights, sent on to case A by a person's decision."""
+    results = tmp_path_factory.mktemp("results")
+    overlay = results / "override.yaml"
+    overlay.write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "A"}}))
+    snakemake(results=results, config=("ci", str(overlay)))
+    return results

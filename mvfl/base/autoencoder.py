@@ -1,7 +1,7 @@
 """Train the small autoencoder of an embedded or scratch base.
 
 No KL term: the latents get a little noise and a penalty on their size instead, and the loss looks mostly at the
-animal, which covers a tenth of the picture (both measured to matter; see docs/performance.md).
+animal, which covers a tenth of the picture (both measured to matter; see configs/embedded_base.yaml).
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from mvfl.runtime.files import InputError, digest, read_json, sha256, write_json
 
@@ -45,11 +48,24 @@ def missing_parts(pipeline: Path) -> list[str]:
     return missing
 
 
+def is_whole(file: Path) -> bool:
+    """Whether a weights file is as long as it says of itself; other files are not looked into."""
+    if file.suffix in (".pt", ".pth", ".ckpt"):
+        return zipfile.is_zipfile(file)  # torch's format keeps its directory at the end
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, "pt"):
+                return True
+        except SafetensorError:
+            return False
+    return True
+
+
 def write_record(path: Path, pipeline: Path, gslrm: Path | None, source: dict[str, Any]) -> BaseRecord:
     """List, hash and record the files of a base.
 
     Raises:
-        InputError: parts are missing; all of them are named.
+        InputError: parts are missing or cut short; all of them are named.
     """
     if missing := missing_parts(pipeline):
         raise InputError(
@@ -60,6 +76,8 @@ def write_record(path: Path, pipeline: Path, gslrm: Path | None, source: dict[st
         raise InputError(f"GS-LRM checkpoint {gslrm} does not exist; name it in bases.<name>.gslrm.")
     files = [f for part in PARTS for f in sorted((pipeline / part).iterdir()) if f.is_file()]
     files += [gslrm] if gslrm else []
+    if broken := [str(f) for f in files if not is_whole(f)]:
+        raise InputError(f"{', '.join(broken)}: the file ends too early or is no weights file; copy or download it again.")
     listing = {str(f): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
     value = digest([entry["sha256"] for entry in listing.values()])
     write_json(

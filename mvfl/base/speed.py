@@ -17,8 +17,8 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mvfl.config.schema import GslrmLosses
-from mvfl.geometry.cameras import camera_tensors
 from mvfl.geometry.rig import load_rig
+from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.losses import gslrm_loss
 from mvfl.gslrm.model import Gslrm, GslrmConfig
 from mvfl.gslrm.rendering import render_objects

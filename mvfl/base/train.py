@@ -167,11 +167,10 @@ def score_multiview(
     pairs = [(name, i % manifest.views) for i, name in enumerate(names)]
     truth = load_truth(manifest, pairs, e.view_conditioning)
     seeds = [(settings.seed, i) for i in range(len(pairs))]
-    with torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda"):
-        images = draw_views(
-            pipeline, truth.inputs, truth.references, seeds, manifest, e.view_conditioning,
-            load_prompts(prompts, pipeline.unet), settings.sampling,
-        )  # fmt: skip
+    images = draw_views(
+        pipeline, truth.inputs, truth.references, seeds, manifest, e.view_conditioning,
+        load_prompts(prompts, pipeline.unet), settings.sampling,
+    )  # fmt: skip
     table = {"model": images, **baselines(manifest, truth, e.view_conditioning)}
     out: dict[str, Any] = {
         name: {k: round(float(v[truth.scored].mean()), 4) for k, v in score_views(pictures, truth).items()}

@@ -25,6 +25,35 @@ def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; usually the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands here twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a table.
+
+    Raises:
+        InputError: missing, not YAML, a key that stands twice, or something else than a table.
+    """
+    try:
+        content = yaml.load(path.read_text(), _UniqueKeys) or {}
+    except FileNotFoundError as error:
+        raise InputError(f"Configuration file {path} does not exist.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold keys and values, it holds a {type(content).__name__}.")
+    return content
+
+
 def parse_config(raw: dict[str, Any], sources: Sequence[Path] = ()) -> WorkflowConfig:
     """Validate a merged configuration, all experiments at once.
 
@@ -35,9 +64,17 @@ def parse_config(raw: dict[str, Any], sources: Sequence[Path] = ()) -> WorkflowC
     Raises:
         InputError: one sentence per fault with file, key and the nearest valid key.
     """
+    for source in sources:
+        read_yaml(source)  # Snakemake has read them, but does not mind keys that stand twice
     data = copy.deepcopy(raw)
-    defaults = data.get("defaults") or {}
-    for name, experiment in (data.get("experiments") or {}).items():
+    defaults, experiments = data.get("defaults") or {}, data.get("experiments") or {}
+    for where, table in {"defaults": defaults, "experiments": experiments}.items():
+        if not isinstance(table, dict):
+            raise InputError(f"{_file_of([where], '', sources)}: {where} must hold keys and values.")
+    for name, experiment in experiments.items():
+        if not isinstance(experiment, dict | None):
+            file = _file_of(["experiments", str(name)], "", sources)
+            raise InputError(f"{file}: experiments.{name} must hold keys and values.")
         data["experiments"][name] = merged(defaults, experiment or {})
     try:
         return WorkflowConfig.model_validate(data)
@@ -58,7 +95,7 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:
     named = message.split("'")[1] if message.startswith("unknown key '") else None
     paths = [location, ["defaults", *location[2:]]] if location[:1] == ["experiments"] else [location]
     for source in reversed(sources):
-        content = yaml.safe_load(source.read_text()) or {}
+        content = read_yaml(source)
         for path in paths:
             node: Any = content
             # Tags of discriminated unions ("rodent") stand in the location but not in the file.
@@ -69,18 +106,13 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:
                     break
             else:
                 return str(source)
-    return str(sources[0]) if sources else "configuration"
+    # A key that no file holds was given on the command line (--config); a key that is missing belongs to the first file.
+    return "configuration" if not sources else f"--config or {sources[0]}" if named else str(sources[0])
 
 
 def load_config(paths: Sequence[Path]) -> WorkflowConfig:
     """Read YAML files in order (later ones win) and validate the result."""
     raw: dict[str, Any] = {}
     for path in paths:
-        try:
-            content = yaml.safe_load(path.read_text())
-        except FileNotFoundError as error:
-            raise InputError(f"Configuration file {path} does not exist.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not valid YAML: {error}") from error
-        raw = merged(raw, content or {})
+        raw = merged(raw, read_yaml(path))
     return parse_config(raw, paths)

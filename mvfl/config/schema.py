@@ -1,12 +1,16 @@
-"""Types of `workflow_config.yaml`. Every key here is read by a stage; every other key is an error."""
+"""Types of `workflow_config.yaml`. Every key here is read by a stage; any other key is an error."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from mvfl.geometry.cameras import CameraError
+from mvfl.geometry.rig import Rig, load_rig
 
 Background = Literal["white", "black", "gray"]
 PromptStyle = Literal["facelift", "mouse_elevated", "realistic", "hybrid", "simple"]
@@ -16,6 +20,9 @@ Coat = Literal["black", "agouti", "white", "brown", "grey"]
 Pose = Literal["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"]
 Case = Literal["A", "B", "C", "D"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Names become parts of paths, commands and wildcards.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+EMBEDDED_IMAGE_SIZE = 128
 
 
 class Strict(BaseModel):
@@ -108,6 +115,14 @@ class FolderDataset(Strict):
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
     gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
     rig_tolerance_deg: float = Field(2.0, gt=0, description="largest angle between a sample's cameras and the rig")
+    extra_views: int = Field(0, ge=0, description="frames per sample after the rig's, for held-out scores")
+    max_reprojection_px: PositiveFloat = Field(
+        25.0, description="error of the masks' triangulated centre, in pixels of 512, median over samples"
+    )
+    min_silhouette_overlap: Fraction = Field(
+        0.65, description="overlap of the masks with the body that all of them allow, median; from 128 px on"
+    )
+    max_clipped: Fraction = Field(0.1, description="share of pictures in which the animal may touch the border")
 
 
 class MarkerlessDataset(Strict):
@@ -155,6 +170,13 @@ class Augmentation(Strict):
 class Training(Strict):
     """Multi-view diffusion training."""
 
+    # Settings that change neither the weights of a step nor what a training state means.
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"steps", "checkpoint_every", "keep_states", "save_minutes", "state_gigabytes", "validate_every", "validation_samples",
+         "validation_denoising_steps", "validation_guidance", "log_every", "watch_steps", "stop_on_collapse",
+         "watch_copy_score", "watch_slot_accuracy"}
+    )  # fmt: skip
+
     steps: PositiveInt = Field(20000, description="optimiser steps of the whole run")
     batch_size: PositiveInt = Field(4, description="objects per device and forward pass")
     gradient_accumulation: PositiveInt = Field(4, description="forward passes per optimiser step")
@@ -173,7 +195,9 @@ class Training(Strict):
     compile: bool = Field(False, description="torch.compile the UNet")
     checkpoint_every: PositiveInt = Field(500, description="steps between saved training states")
     keep_states: PositiveInt = Field(2, description="training states kept besides the exported checkpoints")
-    save_minutes: PositiveFloat = Field(2.0, description="minutes after which the state is saved in any case")
+    save_minutes: PositiveFloat = Field(
+        2.0, description="minutes after which the state is saved in any case; more where saving takes over a twentieth of them"
+    )
     state_gigabytes: PositiveFloat | None = Field(None, description="what the training states may take on disk; default: no limit")
     validate_every: PositiveInt = Field(100, description="steps between validation grids")
     validation_samples: PositiveInt = 2
@@ -207,8 +231,8 @@ class CurriculumPhase(Strict):
 class Synthetic(Strict):
     """Synthetic six views for GS-LRM."""
 
-    train: PositiveInt = Field(300, description="training samples to draw (the first of the split)")
-    val: PositiveInt = Field(20, description="validation samples to draw")
+    train: PositiveInt = Field(300, description="training samples to draw, spread evenly over the split")
+    val: PositiveInt = Field(20, description="validation samples to draw, spread evenly over the split")
     references: Literal["first", "all"] = Field("first", description="reference views per sample")
 
 
@@ -242,6 +266,8 @@ class GslrmLosses(Strict):
 class GslrmFinetuning(Strict):
     """GS-LRM fine-tuning on synthetic views."""
 
+    harmless: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_every", "save_minutes", "cache_gigabytes"})
+
     steps: PositiveInt = 10000
     batch_size: PositiveInt = Field(2, description="objects per step")
     input_views: PositiveInt = Field(6, description="views the network sees")
@@ -270,6 +296,7 @@ class GslrmFinetuning(Strict):
     renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")
     mixed_precision: Literal["no", "bf16"] = "bf16"
     compile: bool = Field(False, description="torch.compile the transformer")
+    gradient_checkpointing: bool = Field(False, description="compute layers again going back: less memory, a third more time")
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 500
     save_minutes: PositiveFloat = 2.0
@@ -388,10 +415,10 @@ class WorkflowConfig(Strict):
 
     results: Path = Field(Path("results"), description="folder for everything that is made")
     experiment: str = Field(description="experiment that `all` starts with")
-    bases: dict[str, Base]
-    datasets: dict[str, Dataset]
+    bases: dict[Name, Base]
+    datasets: dict[Name, Dataset]
     defaults: dict[str, Any] = Field({}, description="merged under every experiment; same keys as an experiment")
-    experiments: dict[str, Experiment]
+    experiments: dict[Name, Experiment]
     evaluation: Evaluation = Evaluation()
     cases: dict[Literal["B", "C", "D"], str] = Field(description="experiment to run next for each case")
     decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
@@ -423,3 +450,60 @@ class WorkflowConfig(Strict):
             if isinstance(base, ScratchBase):
                 known(base.dataset, self.datasets, f"bases.{name}.dataset")
         return self
+
+    @model_validator(mode="after")
+    def _experiments_can_run(self) -> WorkflowConfig:
+        """What a stage would refuse hours later, as far as the configuration alone can tell."""
+        for name, experiment in self.experiments.items():
+            for fault in self._faults(experiment):
+                raise ValueError(f"experiments.{name}: {fault}")
+        return self
+
+    def _faults(self, experiment: Experiment) -> Iterator[str]:
+        dataset, base, shape = self.datasets[experiment.dataset], self.bases[experiment.base], experiment.gslrm
+        rig = _rig_of(dataset)
+        views = dataset.cameras if isinstance(dataset, MarkerlessDataset) else len(rig.cameras) if rig else 0
+        size = image_size_of(base)
+        if size is not None and size != dataset.image_size:
+            yield (
+                f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} draws {size} px; "
+                f"set datasets.{experiment.dataset}.image_size to {size} or use another base."
+            )
+        if experiment.reference != "random" and experiment.reference >= views:
+            yield f"reference {experiment.reference} does not exist: {experiment.dataset} has views 0 to {views - 1}."
+        if experiment.reference != "random" and experiment.synthetic.references == "all":
+            yield "synthetic.references 'all' needs reference 'random': the model would be asked for inputs it never saw."
+        if experiment.view_conditioning == "relative_prompt" and not (rig and rig.is_symmetric):
+            yield (
+                f"view_conditioning relative_prompt needs a uniform ring, and {experiment.dataset} has none: the prompt words "
+                "would mean other directions for every reference. Use relative_pose."
+            )
+        if shape.input_views > views:
+            yield f"gslrm.input_views is {shape.input_views}, but {experiment.dataset} has {views} views."
+        if shape.view_choice != "first":
+            yield (
+                f"gslrm.view_choice '{shape.view_choice}' draws inputs and targets from the same sample; generated views have "
+                "their own inputs: use 'first'."
+            )
+        if shape.losses.perceptual > 0 and shape.losses.vgg_path is not None and not shape.losses.vgg_path.is_file():
+            yield f"gslrm.losses.vgg_path {shape.losses.vgg_path} does not exist."
+
+
+def _rig_of(dataset: Dataset) -> Rig | None:
+    """The rig that a data set names; a recording has its own, known after its calibration was read."""
+    if isinstance(dataset, MarkerlessDataset):
+        return None
+    try:
+        return load_rig(dataset.rig, dataset.image_size)
+    except (CameraError, OSError) as error:
+        raise ValueError(f"a data set's rig cannot be used: {error}") from error
+
+
+def image_size_of(base: Base) -> int | None:
+    """Pixels per side that a base draws; None where only its files tell (checked when latents are cached)."""
+    match base:
+        case EmbeddedBase():
+            return EMBEDDED_IMAGE_SIZE
+        case ScratchBase():
+            return base.image_size
+    return None

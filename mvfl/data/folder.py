@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from mvfl.config.schema import FolderDataset
-from mvfl.data.samples import Manifest, read_rgba, write_manifest
-from mvfl.geometry.rig import load_rig
+from mvfl.data.samples import MASK_THRESHOLD, Manifest, Sample, read_rgba, rgba_tensor, write_manifest
+from mvfl.data.silhouettes import HULL_SIDE, silhouette_overlap, touches_border, triangulated_centre
+from mvfl.geometry.cameras import ORBIT_DISTANCE
+from mvfl.geometry.rig import Rig, load_rig
 from mvfl.runtime.files import InputError
-from mvfl.runtime.progress import tracked
+from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
 
 
@@ -29,12 +33,17 @@ def block_split(names: list[str], val_fraction: float, gap: int) -> tuple[list[s
     return names[:train], names[train + gap :]
 
 
+# How far a sample's cameras may be from the rig, and the rig from what the published models know.
+FOCAL, DISTANCE, CENTRE, UNITS = 0.05, 0.05, 0.05, 0.1
+SAMPLED = 16  # samples whose silhouettes are compared
+
+
 def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
     """Read every camera and every picture once, so that no training meets a broken sample.
 
     Raises:
-        InputError: a file is missing, truncated, has no foreground, the number of views is wrong, or a sample's cameras
-            do not belong to the rig.
+        InputError: a file is missing, truncated, has no foreground, the number of views is wrong, a sample's cameras
+            do not belong to the rig, or the pictures do not belong to the cameras.
         CameraError: an impossible camera.
     """
     if not settings.path.is_dir():
@@ -43,18 +52,70 @@ def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
     if not names:
         raise InputError(f"{settings.path} holds no sample_* folders; see docs/data.md for the layout.")
     rig = load_rig(settings.rig, settings.image_size)
+    if abs(rig.mean_distance / ORBIT_DISTANCE - 1) > UNITS:
+        raise InputError(
+            f"The cameras of rig '{settings.rig}' are {rig.mean_distance:.3g} away from the origin on average, the models know "
+            f"{ORBIT_DISTANCE}. Multiply all translations, the rig's and the samples', by {ORBIT_DISTANCE / rig.mean_distance:.6g}."
+        )
     manifest = Manifest(name, settings.path, rig, settings.image_size, [], [], "")
+    compared = set(names[:: -(-len(names) // SAMPLED)])
+    errors, overlaps, clipped = [], [], []
     for sample_name in tracked(names, f"check {name}", len(names)):
         sample = manifest.sample(sample_name)
-        angle, focal = rig.disagreement(sample.cameras[: len(rig.cameras)])
-        if angle > settings.rig_tolerance_deg or focal > 0.05:
-            raise InputError(
-                f"{sample.folder / 'opencv_cameras.json'}: cameras differ from rig '{settings.rig}' by up to {angle:.1f} "
-                f"degrees and {focal:.1%} in focal length (allowed {settings.rig_tolerance_deg} and 5 %). Name the rig that "
-                "these pictures were made with in datasets.<name>.rig; never pair pictures with other cameras."
-            )
-        for file in sample.files:
-            read_rgba(file, settings.image_size)
+        _check_cameras(sample, rig, settings)
+        pictures = [read_rgba(file, settings.image_size) for file in sample.files]
+        masks = [p[..., 3] > MASK_THRESHOLD * 255 for p in pictures[: len(rig.cameras)]]
+        clipped += [f for f, mask in zip(sample.files, masks, strict=False) if touches_border(mask)]
+        if sample_name in compared:
+            cameras = [c.resized(settings.image_size, settings.image_size) for c in sample.cameras[: len(rig.cameras)]]
+            errors.append(float(triangulated_centre(masks, cameras)[1].mean()) * 512 / settings.image_size)
+            if settings.image_size >= HULL_SIDE:
+                alphas = rgba_tensor(pictures[: len(cameras)])[:, 3:]
+                overlaps.append(silhouette_overlap(alphas, cameras))
+    _check_pictures(settings, len(names) * len(rig.cameras), errors, overlaps, clipped)
     train, val = block_split(names, settings.val_fraction, settings.gap)
-    write_provenance(out, "data", settings.model_dump(mode="json"), {}, rig.hash)
+    write_provenance(out, "data", settings.model_dump(mode="json"), {"samples": settings.path}, rig.hash)
     return write_manifest(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val)
+
+
+def _check_cameras(sample: Sample, rig: Rig, settings: FolderDataset) -> None:
+    """Refuse cameras that are not the rig's."""
+    where, views = sample.folder / "opencv_cameras.json", len(rig.cameras)
+    if len(sample.cameras) != views + settings.extra_views:
+        raise InputError(
+            f"{where} holds {len(sample.cameras)} frames, expected {views} of the rig and {settings.extra_views} further ones; "
+            "set extra_views in datasets.<name>, or remove the sample."
+        )
+    d = rig.disagreement(sample.cameras[:views])
+    if d.angle > settings.rig_tolerance_deg or d.focal > FOCAL or d.distance > DISTANCE or d.centre > CENTRE:
+        raise InputError(
+            f"{where}: cameras differ from rig '{settings.rig}' by up to {d.angle:.1f} degrees, {d.focal:.1%} in focal length, "
+            f"{d.distance:.1%} in distance and {d.centre:.1%} of the width in the principal point (allowed "
+            f"{settings.rig_tolerance_deg} degrees and {FOCAL:.0%} each). Name the rig that these pictures were made with in "
+            "datasets.<name>.rig; never pair pictures with other cameras."
+        )
+
+
+def _check_pictures(
+    settings: FolderDataset, pictures: int, errors: list[float], overlaps: list[float], clipped: list[Path]
+) -> None:
+    """Refuse a folder whose silhouettes contradict its cameras; medians, since a single poor mask is no reason."""
+    if len(clipped) > settings.max_clipped * pictures:
+        raise InputError(
+            f"In {len(clipped)} of {pictures} pictures the animal touches the border (allowed {settings.max_clipped:.0%}), first "
+            f"{clipped[0]}: it is cut off, or the picture has no alpha channel. Frame the pictures anew, or set max_clipped."
+        )
+    error, overlap = float(np.median(errors)), float(np.median(overlaps)) if overlaps else None
+    if error > settings.max_reprojection_px or (overlap is not None and overlap < settings.min_silhouette_overlap):
+        shared = (
+            ""
+            if overlap is None
+            else f" and the masks overlap one body by {overlap:.2f} (at least {settings.min_silhouette_overlap})"
+        )
+        raise InputError(
+            f"The pictures in {settings.path} do not belong to their cameras: the masks' centres are reprojected with "
+            f"{error:.1f} px of 512 (allowed {settings.max_reprojection_px}){shared}, median of {len(errors)} samples. Are views "
+            "mixed up, pictures cropped or scaled without their intrinsics, or cameras of another recording?"
+        )
+    fit = "" if overlap is None else f", silhouettes fit one body by {overlap:.2f}"
+    say(f"Pictures fit their cameras: centre reprojected within {error:.1f} px of 512{fit}; {len(clipped)} of {pictures} cut off.")

@@ -6,6 +6,7 @@ cached views.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from torch import Tensor
 from mvfl.config.schema import Augmentation
 from mvfl.data.samples import BACKGROUND_LEVEL, Manifest, composite
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.runtime.files import read_json, write_json, written_aside
+from mvfl.runtime.files import InputError, read_json, write_json, written_aside
 from mvfl.runtime.progress import tracked
+from mvfl.runtime.provenance import write_provenance
 
 
 def tinted(rgba: Float[Tensor, "view 4 height width"], brightness: float, contrast: float) -> Float[Tensor, "view 4 height width"]:
@@ -62,7 +64,15 @@ def cache_latents(
         seed: of the tints.
         base_hash: recorded, so that training refuses a cache of another base.
         out: cache folder.
+
+    Raises:
+        InputError: the base draws another image size, or the disk is full.
     """
+    if manifest.image_size != pipeline.image_size:
+        raise InputError(
+            f"Data set {manifest.name} has pictures of {manifest.image_size} px, the base draws {pipeline.image_size} px; set "
+            f"image_size {pipeline.image_size} in datasets.{manifest.name}, or use another base."
+        )
     size = pipeline.image_encoder.config.image_size
     mean, std = pipeline.feature_extractor.image_mean, pipeline.feature_extractor.image_std
     plain = Augmentation(backgrounds=["white"], tints=1, tint_strength=0)
@@ -84,7 +94,10 @@ def cache_latents(
                     value = value.float().cpu().numpy().reshape(len(variants), len(rgba), *value.shape[1:])
                     if key not in arrays:
                         shape = (len(names), *value.shape)
-                        arrays[key] = open_memmap(folder / f"{split}_{key}.npy", "w+", kind_of, shape)
+                        file = folder / f"{split}_{key}.npy"
+                        arrays[key] = open_memmap(file, "w+", kind_of, shape)
+                        with open(file, "r+b") as handle:  # a full disk is an error here, but a crash while the map is filled
+                            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
                     arrays[key][i] = value
             for array in arrays.values():
                 array.flush()
@@ -96,6 +109,8 @@ def cache_latents(
                 "augmentation": augmentation.model_dump(mode="json"),
             },
         )  # fmt: skip
+        settings = {"augmentation": augmentation.model_dump(mode="json"), "seed": seed}
+        write_provenance(folder, "latents", settings, {"data": manifest.data_hash, "base": base_hash}, manifest.rig.hash)
 
 
 @dataclass(frozen=True)

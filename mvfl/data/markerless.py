@@ -16,7 +16,6 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -24,16 +23,16 @@ from mvfl.config.schema import MarkerlessDataset
 from mvfl.data.calibration import read_calibration
 from mvfl.data.folder import block_split
 from mvfl.data.samples import Manifest, write_manifest
-from mvfl.geometry.cameras import ORBIT_DISTANCE, Camera, camera_tensors, orbit_camera
-from mvfl.geometry.hull import carve_hull
+from mvfl.data.silhouettes import silhouette_overlap, touches_border, triangulated_centre
+from mvfl.geometry.cameras import ORBIT_DISTANCE, Camera, orbit_camera
 from mvfl.geometry.rig import Rig
-from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
+from mvfl.geometry.virtual import looking_at_origin, moved, turned_picture
 from mvfl.runtime.files import InputError, write_json, written_aside
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.provenance import write_provenance
 
 MASK_LEVEL = 127  # of 255
-HULL_SIDE = 128  # pixels per side at which silhouettes are compared
+LEAST_UP = 0.3
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
         raise InputError(f"{settings.calibration} holds {len(cameras)} cameras, datasets.{name}.cameras says {views}.")
     located, dropped = locate(settings, masks, cameras, _frame_count([*masks, *videos]))
     _refuse_if_too_many(settings, dropped, len(located))
+    _refuse_a_world_that_is_not_z_up(settings, cameras, located)
     block_split([str(f.frame) for f in located], settings.val_fraction, settings.gap)  # too few are found before the long pass
     distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
     scale = ORBIT_DISTANCE / float(np.mean(distances))
@@ -96,7 +96,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
                 bar.update(done)
         _refuse_if_too_many(settings, dropped, len(kept))  # before the folder gets its name
     rig = mean_rig(name, placed, settings.image_size)
-    spread = max(rig.disagreement(frame)[0] for frame in placed)
+    spread = max(rig.disagreement(frame).angle for frame in placed)
     report = {
         "scale": scale, "frames": len(kept), "dropped": {str(k): v for k, v in sorted(dropped.items())},
         "mean_reprojection_px": float(np.mean([f.error for f in located])), "largest_angle_to_rig_deg": spread,
@@ -133,8 +133,7 @@ def locate(
             if reason := _unfit(silhouettes):
                 dropped[number] = reason
                 continue
-            centroids = np.array([np.argwhere(s).mean(0)[::-1] + 0.5 for s in silhouettes])
-            centre, errors = triangulate(cameras, centroids)
+            centre, errors = triangulated_centre(silhouettes, cameras)
             error = float(np.mean(errors * to_virtual))
             if any(c.project(centre[None])[0, 2] <= 0 for c in cameras):
                 dropped[number] = "the animal would lie behind a camera"
@@ -143,6 +142,19 @@ def locate(
             else:
                 found.append(Located(number, centre, error))
     return found, dropped
+
+
+def _refuse_a_world_that_is_not_z_up(settings: MarkerlessDataset, cameras: list[Camera], located: list[Located]) -> None:
+    """Every later check would pass, since all would be turned alike: animals on their backs, or lying on their sides."""
+    up = float(np.mean([-c.w2c[1, 2] for c in cameras]))  # how far "up" in the pictures is +Z in the world
+    height = np.mean([c.position[2] for c in cameras]) - np.mean([f.centre[2] for f in located])
+    hanging = up < -LEAST_UP and height > 0  # cameras mounted upside down look down on the animal all the same
+    if up < LEAST_UP and not hanging:
+        raise InputError(
+            f"In {settings.calibration} the world's Z axis does not point up: in the pictures, up is {up:+.2f} of it (about +0.9 "
+            "is usual). A chessboard on the floor gives Z down, other programs use Y up. Turn the world: multiply R of every "
+            "camera from the right by the transposed rotation, for Z down diag(1, -1, -1)."
+        )
 
 
 def mean_rig(name: str, placed: list[list[Camera]], size: int) -> Rig:
@@ -175,15 +187,11 @@ def _turned(picture: np.ndarray, silhouette: np.ndarray, real: Camera, virtual: 
     return (turned * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _touches_border(mask: np.ndarray) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
-
-
 def _unfit(silhouettes: list[np.ndarray]) -> str | None:
     for view, mask in enumerate(silhouettes):
         if not mask.any():
             return f"the mask of camera {view} is empty"
-        if _touches_border(mask):
+        if touches_border(mask):
             return f"the mask of camera {view} touches the frame's border"
     return None
 
@@ -191,12 +199,10 @@ def _unfit(silhouettes: list[np.ndarray]) -> str | None:
 def _unfit_when_turned(pictures: list[np.ndarray], cameras: list[Camera], min_overlap: float) -> str | None:
     for view, picture in enumerate(pictures):
         mask = picture[..., 3] > MASK_LEVEL
-        if not mask.any() or _touches_border(mask):
+        if not mask.any() or touches_border(mask):
             return f"the animal is cut off in the prepared picture of camera {view}"
     alphas = torch.from_numpy(np.stack([p[..., 3] for p in pictures]))[:, None].float() / 255
-    side = min(HULL_SIDE, alphas.shape[-1])
-    masks = (F.interpolate(alphas, (side, side), mode="area") > 0.5).float()
-    overlap = float(carve_hull(masks, *camera_tensors([c.resized(side, side) for c in cameras])).iou.mean())
+    overlap = silhouette_overlap(alphas, cameras)
     if overlap < min_overlap:
         return f"the silhouettes do not fit one body (overlap {overlap:.2f}, at least {min_overlap}): are cameras mixed up?"
     return None

@@ -23,6 +23,15 @@ from mvfl.runtime.files import InputError, digest, read_json, sha256, write_json
 
 BACKGROUND_LEVEL: dict[Background, float] = {"white": 1.0, "black": 0.0, "gray": 0.5}
 MASK_THRESHOLD = 0.5
+# Mean distance from the white background above which a pixel counts as animal.
+FOREGROUND_DISTANCE = 0.06
+
+
+def evenly(names: Sequence[str], count: int) -> list[str]:
+    """At most `count` names, spread evenly: neighbouring frames of a recording are nearly the same picture."""
+    if len(names) <= count:
+        return list(names)
+    return [names[round(i)] for i in np.linspace(0, len(names) - 1, count)]
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,34 @@ def read_sample(folder: Path, views: int) -> Sample:
     return Sample(folder, files, cameras, info)
 
 
-def read_rgba(path: Path, size: int) -> np.ndarray:
-    """A picture as uint8 [size, size, 4], resized with Lanczos where needed; opaque when it has no alpha.
+def with_mask(rgba: np.ndarray, path: Path) -> np.ndarray:
+    """Give an opaque picture over white its alpha channel: the animal is what differs from white.
+
+    Args:
+        rgba: uint8 [height, width, 4].
+        path: named in the error.
 
     Raises:
-        InputError: unreadable, truncated, not square, or without any foreground.
+        InputError: opaque, and not over white.
+    """
+    if not (rgba[..., 3] == 255).all():
+        return rgba
+    mask = (255 - rgba[..., :3].astype(np.float32)).mean(-1) > FOREGROUND_DISTANCE * 255
+    if mask.mean() > 0.9:
+        raise InputError(f"{path} has no alpha channel and no white background: cut the animal out first.")
+    return np.concatenate([rgba[..., :3], (255 * mask[..., None]).astype(np.uint8)], -1)
+
+
+def read_rgba(path: Path, size: int, keep_background: bool = False) -> np.ndarray:
+    """A picture as uint8 [size, size, 4], resized with Lanczos where needed.
+
+    Args:
+        path: of the picture; without an alpha channel it must be over white.
+        size: pixels per side of the result.
+        keep_background: leave an opaque picture opaque (generated views, whose background belongs to what was drawn).
+
+    Raises:
+        InputError: unreadable, truncated, not square, without any foreground, or opaque and not over white.
     """
     try:
         with Image.open(path) as image:
@@ -98,9 +130,11 @@ def read_rgba(path: Path, size: int) -> np.ndarray:
         raise InputError(f"{path} is {rgba.width} x {rgba.height} pixels; pictures must be square.")
     if rgba.width != size:
         rgba = rgba.resize((size, size), Image.Resampling.LANCZOS)
-    out = np.asarray(rgba)
+    out = np.asarray(rgba) if keep_background else with_mask(np.asarray(rgba), path)
     if not out[..., 3].any():
-        raise InputError(f"{path} has an empty alpha channel: no animal in the picture. Remove the sample or mend its mask.")
+        raise InputError(
+            f"{path} shows no animal: its alpha channel is empty, or the picture is white. Remove the sample or mend its mask."
+        )
     return out
 
 
@@ -145,10 +179,12 @@ class Manifest:
         """Read one sample's cameras."""
         return read_sample(self.root / name, self.views)
 
-    def pictures(self, sample: Sample, views: list[int] | None = None) -> Float[Tensor, "view 4 height width"]:
+    def pictures(
+        self, sample: Sample, views: list[int] | None = None, keep_background: bool = False
+    ) -> Float[Tensor, "view 4 height width"]:
         """RGBA in 0..1 of some views (default: the rig's)."""
         chosen = range(self.views) if views is None else views
-        return rgba_tensor([read_rgba(sample.files[v], self.image_size) for v in chosen])
+        return rgba_tensor([read_rgba(sample.files[v], self.image_size, keep_background) for v in chosen])
 
     def read_ahead(self, names: Sequence[str], ahead: int = 32) -> Iterator[Float[Tensor, "view 4 height width"]]:
         """The rig's views of samples in order, decoded by threads while the caller works on earlier ones."""

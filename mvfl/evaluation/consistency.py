@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.evaluation.metrics import predicted_mask
-from mvfl.geometry.cameras import Camera, camera_tensors
+from mvfl.geometry.cameras import Camera
 from mvfl.geometry.hull import carve_hull, projection_matrices, sample_pictures
+from mvfl.geometry.tensors import camera_tensors
 
 
 class Consistency(NamedTuple):

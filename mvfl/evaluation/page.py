@@ -11,9 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvfl.config.schema import Experiment
 from mvfl.runtime.files import read_json, write_text
+from mvfl.runtime.provenance import write_provenance
 
 LABELS = {
     "model": "this model", "nearest": "nearest training sample", "mean": "mean view", "copy": "copy of the input",
+    "blank": "blank picture",
+}  # fmt: skip
+
+SHAPES = {
+    "base": "the base without fine-tuning", "copy": "the drawn view of the nearest camera", "mean": "mean of the drawn views",
     "blank": "blank picture",
 }  # fmt: skip
 
@@ -42,7 +48,7 @@ def render_page(name: str, experiment: Experiment, decision_file: Path, gslrm_fo
         scores = read_json(gslrm_folder / "metrics.json", "run the `gslrm` target first")
         held_out = all(row["held_out_cameras"] for row in scores["samples"])
         gslrm = {
-            "mean": scores["mean"],
+            "rows": [("this model", scores["mean"])] + [(label, scores["baselines"][key]) for key, label in SHAPES.items()],
             "ply": os.path.relpath(gslrm_folder / "gaussians.ply", out.parent),
             "what": "cameras that no input had" if held_out else "the rig's other cameras",
         }
@@ -59,8 +65,15 @@ def render_page(name: str, experiment: Experiment, decision_file: Path, gslrm_fo
         thresholds_text=yaml.safe_dump(decision["computed"]["thresholds"], sort_keys=False),
         provenance=read_json(folder / "provenance.json", "run the `evaluate` target first"),
         images=images,
+        slots=[
+            (slot, own, max(metrics["baselines_per_slot"][k][slot]["psnr"] for k in ("blank", "copy", "mean")))
+            for slot, own in metrics["measurements"]["slots"].items()
+        ],
         rows=[(label, table[key]) for key, label in LABELS.items() if key in table],
         best={m: max(row[m] for row in table.values()) for m in ("psnr", "ssim", "iou")},
         gslrm=gslrm,
     )
     write_text(out, text)
+    inputs: dict[str, Path | str] = {"decision": decision_file, "metrics": folder / "metrics.json"}
+    inputs |= {"gslrm": gslrm_folder / "metrics.json"} if gslrm_folder else {}
+    write_provenance(out.parent, "report", experiment.model_dump(mode="json"), inputs)

@@ -16,6 +16,7 @@ from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.conditioning import pose_features, slot_views
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.runtime.devices import half_precision
 from mvfl.runtime.progress import tracked
 from mvfl.runtime.randomness import generator
 
@@ -117,30 +118,30 @@ def draw_views(
         if conditioning == "relative_pose":
             poses = torch.cat([pose_features(manifest.rig, r) for r in references[chunk]])
         # Draws come from CPU generators: the same noise on every device, whatever the batch.
-        drawn = pipeline(
-            inputs[chunk].repeat_interleave(views, 0), prompts, poses,
-            num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, eta=sampling.eta,
-            generator=[generator("cpu", *s) for s in seeds[chunk]],
-        ).images  # fmt: skip
-        out.append(drawn.cpu().unflatten(0, (-1, views)))
+        with half_precision(pipeline.device):
+            drawn = pipeline(
+                inputs[chunk].repeat_interleave(views, 0), prompts, poses,
+                num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, eta=sampling.eta,
+                generator=[generator("cpu", *s) for s in seeds[chunk]],
+            ).images  # fmt: skip
+        out.append(drawn.float().cpu().unflatten(0, (-1, views)))
     return torch.cat(out)
 
 
 def score_views(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> dict[str, Float[Tensor, "pair slot"]]:
     """Foreground PSNR (dB), foreground SSIM and mask IoU per pair and slot."""
-    flat = [t.flatten(0, 1) for t in (images, truth.images, truth.alphas)]
-    shape = images.shape[:2]
+    pairs = list(zip(images, truth.images, truth.alphas, strict=True))  # one at a time, for the memory
     return {
-        "psnr": foreground_psnr(*flat).unflatten(0, shape),
-        "ssim": foreground_ssim(*flat).unflatten(0, shape),
-        "iou": mask_iou(flat[0], flat[1]).unflatten(0, shape),
+        "psnr": torch.stack([foreground_psnr(*pair) for pair in pairs]),
+        "ssim": torch.stack([foreground_ssim(*pair) for pair in pairs]),
+        "iou": torch.stack([mask_iou(drawn, true) for drawn, true, _ in pairs]),
     }
 
 
 def slot_assignment(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Bool[Tensor, "pair slot"]:
     """Whether each prediction is nearer (mean squared error) to its own slot's picture than to any other's."""
-    a, b = images.flatten(2), truth.images.flatten(2)
-    return torch.cdist(a, b).argmin(2) == torch.arange(images.shape[1])
+    nearest = [torch.cdist(a.flatten(1), b.flatten(1)).argmin(1) for a, b in zip(images, truth.images, strict=True)]
+    return torch.stack(nearest) == torch.arange(images.shape[1])
 
 
 def copy_score(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Float[Tensor, "pair slot"]:
@@ -148,12 +149,11 @@ def copy_score(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) 
 
     Likeness is the foreground SSIM against the input picture.
     """
-    shape = images.shape[:2]
-    inputs = truth.inputs[:, None].expand_as(images).flatten(0, 1)
-    masks = truth.alphas[torch.arange(len(images)), torch.tensor(truth.reference_slots)][:, None]
-    masks = masks.expand_as(truth.alphas).flatten(0, 1)
-    like = lambda x: foreground_ssim(x.flatten(0, 1), inputs, masks).unflatten(0, shape)  # noqa: E731
-    return like(images) - like(truth.images)
+    out = []
+    for i, slot in enumerate(truth.reference_slots):
+        seen, mask = truth.inputs[i].expand_as(images[i]), truth.alphas[i, slot].expand_as(truth.alphas[i])
+        out.append(foreground_ssim(images[i], seen, mask) - foreground_ssim(truth.images[i], seen, mask))
+    return torch.stack(out)
 
 
 def baselines(
@@ -183,7 +183,7 @@ def baselines(
         rgb = composite(manifest.pictures(manifest.sample(manifest.train[sample])), 1.0)
         matched.append(rgb[slot_views(manifest.rig, view, conditioning)])
     return {
-        "blank": torch.ones_like(truth.images),
+        "blank": torch.ones(1).expand_as(truth.images),
         "copy": truth.inputs[:, None].expand_as(truth.images),
         "mean": torch.stack([mean_views[v] for v in truth.views]),
         "nearest": torch.stack(matched),

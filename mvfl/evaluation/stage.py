@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvfl.base.record import read_record
 from mvfl.config.schema import Case, Drawing, Evaluation
-from mvfl.data.samples import Manifest, read_manifest
+from mvfl.data.samples import Manifest, evenly, read_manifest
 from mvfl.evaluation.consistency import Consistency, view_consistency
 from mvfl.evaluation.decision import MEANING, DecisionRecord, Measurements, decide
 from mvfl.evaluation.lpips import load_lpips
@@ -77,7 +77,7 @@ def load_finetuned(base: Path, checkpoint: Path, rig_hash: str) -> MultiViewPipe
 
 def evaluation_pairs(manifest: Manifest, experiment: Drawing, settings: Evaluation) -> list[tuple[str, int]]:
     """(sample, reference view) pairs to score."""
-    names = manifest.val[: settings.samples]
+    names = evenly(manifest.val, settings.samples)
     if experiment.reference != "random":
         return [(n, experiment.reference) for n in names]
     if settings.references == "first":
@@ -231,10 +231,19 @@ def evaluate_checkpoint(
     for i in range(0, len(pairs), max(1, len(pairs) // 4)):
         label = f"{pairs[i][0][-4:]} ref {pairs[i][1]}"
         rows += [(f"recorded {label}", truth.images[i]), (f"drawn {label}", images[i])]
-    save_grid(paths.out / "views.png", rows[:8], [f"slot {s}" + (" (input)" if s == 0 else "") for s in range(manifest.views)])
+    rolled = set(truth.reference_slots) == {0}  # the published order has its input in the slot of its camera
+    save_grid(
+        paths.out / "views.png", rows[:8], [f"slot {s}" + (" (input)" if rolled and s == 0 else "") for s in range(manifest.views)]
+    )
     save_loss_curve(paths.out / "loss.png", log, [step])
-    inputs: dict[str, Path | str] = {"checkpoint": paths.checkpoint / "provenance.json", "manifest": paths.manifest}
-    write_provenance(paths.out, "evaluate", settings.model_dump(mode="json"), inputs, manifest.rig.hash)
+    inputs: dict[str, Path | str] = {
+        "checkpoint": paths.checkpoint / "provenance.json",
+        "manifest": paths.manifest,
+        "base": paths.base,
+        "prompts": paths.prompts,
+    }
+    judged = {"evaluation": settings.model_dump(mode="json"), "drawing": experiment.model_dump(mode="json"), "override": override}
+    write_provenance(paths.out, "evaluate", judged, inputs, manifest.rig.hash)
     record = DecisionRecord(
         experiment=experiment_name,
         step=step,

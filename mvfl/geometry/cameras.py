@@ -12,9 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 # Field of view 50 degrees at 512 px: the virtual camera of the published models.
 FOCAL_512 = 256 / math.tan(math.radians(25))
@@ -152,10 +149,3 @@ def orbit_camera(
 def turntable(views: int, elevation: float = 20.0, size: int = 512) -> list[Camera]:
     """Cameras around the object, azimuth 270 to 630 degrees, end excluded."""
     return [orbit_camera(a, elevation, size=size) for a in np.linspace(270, 630, views, endpoint=False)]
-
-
-def camera_tensors(cameras: list[Camera]) -> tuple[Float[Tensor, "view 4 4"], Float[Tensor, "view 4"]]:
-    """Stack cameras as c2w [V, 4, 4] and (fx, fy, cx, cy) [V, 4], float32."""
-    c2w = torch.from_numpy(np.stack([c.c2w for c in cameras])).float()
-    intrinsics = torch.tensor([[c.fx, c.fy, c.cx, c.cy] for c in cameras], dtype=torch.float32)
-    return c2w, intrinsics

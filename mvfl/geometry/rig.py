@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,22 @@ BUILT_IN_RIGS: dict[str, list[tuple[float, float, float, float]]] = {
         (-11.3, 10.7, 2.770, 803.1), (144.0, 26.5, 2.593, 809.2), (-64.1, 30.8, 2.491, 818.5),
     ],
 }  # fmt: skip
+
+
+class Disagreement(NamedTuple):
+    """Largest differences between a rig and other cameras.
+
+    Attributes:
+        angle: degrees, of viewing place and orientation.
+        focal: relative, of the focal lengths.
+        distance: relative, of the distance to the origin.
+        centre: of the principal point, as a share of the picture's width.
+    """
+
+    angle: float
+    focal: float
+    distance: float
+    centre: float
 
 
 @dataclass(frozen=True)
@@ -95,17 +111,24 @@ class Rig:
         cameras = [Camera.from_frame(f, f"{where}, view {i}") for i, f in enumerate(frames)]
         return Rig(data.get("name", "unnamed"), cameras)
 
-    def disagreement(self, cameras: list[Camera]) -> tuple[float, float]:
-        """Largest angle in degrees and largest relative focal difference between the rig and other cameras."""
-        angle, focal = 0.0, 0.0
+    def disagreement(self, cameras: list[Camera]) -> Disagreement:
+        """How far other cameras are from the rig's, at the worst."""
+        rows = []
         for mine, other in zip(self.cameras, cameras, strict=True):
             other = other.resized(mine.width, mine.height)
             a, b = mine.position, other.position
             cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
             twist = (np.trace(mine.w2c[:3, :3] @ other.w2c[:3, :3].T) - 1) / 2
-            angle = max(angle, *(math.degrees(math.acos(min(1.0, max(-1.0, v)))) for v in (cosine, twist)))
-            focal = max(focal, abs(mine.fx / other.fx - 1), abs(mine.fy / other.fy - 1))
-        return angle, focal
+            angle = max(math.degrees(math.acos(min(1.0, max(-1.0, v)))) for v in (cosine, twist))
+            focal = max(abs(mine.fx / other.fx - 1), abs(mine.fy / other.fy - 1))
+            distance = abs(float(np.linalg.norm(b) / np.linalg.norm(a)) - 1)
+            rows.append((angle, focal, distance, math.hypot(mine.cx - other.cx, mine.cy - other.cy) / mine.width))
+        return Disagreement(*(max(column) for column in zip(*rows, strict=True)))
+
+    @property
+    def mean_distance(self) -> float:
+        """Of the cameras to the origin; the published models were trained at 2.7."""
+        return float(np.mean([np.linalg.norm(c.position) for c in self.cameras]))
 
 
 def load_rig(name_or_path: str, size: int = 512) -> Rig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,25 @@ from mvfl.base.record import read_record
 from mvfl.config.schema import GslrmFinetuning, Wandb
 from mvfl.data.samples import Manifest, read_manifest
 from mvfl.evaluation.pictures import save_grid, to_pil
-from mvfl.geometry.cameras import camera_tensors, turntable
+from mvfl.geometry.cameras import turntable
+from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.gaussians import Gaussians, filter_indices
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.ply import save_ply
 from mvfl.gslrm.rendering import Renderer, render
-from mvfl.gslrm.training import Views, evaluate_views, finetune_gslrm, load_views, reconstruct
+from mvfl.gslrm.training import (
+    Views,
+    evaluate_views,
+    finetune_gslrm,
+    load_views,
+    pictures_without_model,
+    reconstruct,
+    score_pictures,
+)
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, write_json, written_aside
+from mvfl.runtime.progress import tracked
 from mvfl.runtime.provenance import write_provenance
 from mvfl.synthetic import source_of
 
@@ -66,18 +77,20 @@ def run_gslrm(settings: GslrmFinetuning, wandb: Wandb, run_name: str, paths: Gsl
     model = load_gslrm(weights, real.image_size, settings.clip_xyz).to(device())
     before = load_gslrm(record.gslrm, real.image_size, settings.clip_xyz).to(device())
     grid: list[tuple[str, Tensor]] = []
-    rows = []
-    for name in synthetic.val:
+    rows: list[dict[str, Any]] = []
+    for name in tracked(synthetic.val, "score 3D models", len(synthetic.val)):
         seen, wanted, held_out = validation_views(real, synthetic, name, settings.input_views)
         drawn, scores = evaluate_views(model, seen, wanted, settings.renderer)
         _, base_scores = evaluate_views(before, seen, wanted, settings.renderer)
-        rows.append({"sample": name, "held_out_cameras": held_out, **scores, "base_psnr": base_scores["foreground_psnr"]})
+        others = {k: score_pictures(p, wanted) for k, p in pictures_without_model(seen, wanted).items()}
+        rows.append({"sample": name, "held_out_cameras": held_out, **scores, "others": {"base": base_scores, **others}})
         if len(grid) < 6:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", drawn.images)]
     save_grid(paths.out / "renders.png", grid)
-    keys = ("foreground_psnr", "foreground_ssim", "mask_iou", "base_psnr")
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in keys}
-    write_json(paths.out / "metrics.json", {"mean": mean, "samples": rows})
+    metrics = ("foreground_psnr", "foreground_ssim", "mask_iou")
+    mean: dict[str, Any] = {m: float(np.mean([r[m] for r in rows])) for m in metrics}
+    baselines = {k: {m: float(np.mean([r["others"][k][m] for r in rows])) for m in metrics} for k in rows[0]["others"]}
+    write_json(paths.out / "metrics.json", {"mean": mean, "baselines": baselines, "samples": rows})
     first = load_views(synthetic, synthetic.val[0], all_views=False).select(slice(settings.input_views))
     gaussians = visible_gaussians(model, first, synthetic.val[0])
     write_model(gaussians, settings.turntable_views, real.image_size, settings.renderer, paths.out)

@@ -21,7 +21,7 @@ from mvfl import __version__
 from mvfl.config.schema import GslrmFinetuning, Wandb
 from mvfl.data.samples import Manifest, composite
 from mvfl.evaluation.metrics import foreground_psnr, foreground_ssim, mask_iou, predicted_mask
-from mvfl.geometry.cameras import camera_tensors
+from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.losses import gslrm_loss, load_vgg, losses_at
 from mvfl.gslrm.model import Gslrm, GslrmOutput, freeze, pixel_rays
@@ -83,7 +83,7 @@ def load_views(manifest: Manifest, name: str, all_views: bool = True, eight_bit:
     """
     sample = manifest.sample(name)
     count = len(sample.files) if all_views else manifest.views
-    rgba = manifest.pictures(sample, list(range(count)))
+    rgba = manifest.pictures(sample, list(range(count)), keep_background=True)
     images, alphas = composite(rgba, 1.0), rgba[:, 3:]
     if eight_bit:
         pasted = [paste_over(Image.open(f).convert("RGBA"), manifest.image_size, 255, False) for f in sample.files[:count]]
@@ -111,12 +111,27 @@ def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Render
     """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
     drawn = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
     images = drawn.images[0].clamp(0, 1)
-    scores = {
+    return Rendering(images, drawn.alphas[0]), score_pictures(images, targets)
+
+
+def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views) -> dict[str, float]:
+    """Foreground PSNR (dB), foreground SSIM and mask IoU, mean over views."""
+    return {
         "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
         "foreground_ssim": float(foreground_ssim(images, targets.images, targets.alphas).mean()),
         "mask_iou": float(mask_iou(images, targets.images).mean()),
     }
-    return Rendering(images, drawn.alphas[0]), scores
+
+
+def pictures_without_model(inputs: Views, targets: Views) -> dict[str, Float[Tensor, "view 3 height width"]]:
+    """Baselines: a blank picture, the input of the camera nearest to each target's, and the mean of all inputs."""
+    directions = [torch.nn.functional.normalize(v.c2w[:, :3, 3], dim=-1) for v in (targets, inputs)]
+    nearest = (directions[0] @ directions[1].T).argmax(1)
+    return {
+        "blank": torch.ones_like(targets.images),
+        "copy": inputs.images[nearest],
+        "mean": inputs.images.mean(0, keepdim=True).expand_as(targets.images),
+    }
 
 
 def learning_rate(step: int, settings: GslrmFinetuning) -> float:
@@ -184,11 +199,12 @@ def finetune_gslrm(
     f = settings.freeze
     share = freeze(model, f.transformer_until, f.patch_embedder, f.positional_embeddings)
     say(f"GS-LRM: {share:.1%} of the parameters are trained.")
+    model.gradient_checkpointing = settings.gradient_checkpointing
     vgg = load_vgg(settings.losses.vgg_path).to(device) if settings.losses.vgg_path else None
     optimizer = optimizer_for(model, settings)
     names = sorted(pairs)
     mark = digest(
-        [settings.model_dump(exclude={"log_every", "checkpoint_every", "save_minutes", "turntable_views", "cache_gigabytes"}),
+        [settings.model_dump(exclude={*GslrmFinetuning.harmless, "turntable_views"}),
          sha256(checkpoint), inputs.data_hash, targets.data_hash, pairs, __version__]
     )  # fmt: skip
     state = TrainingState(state_folder / "states", mark, save_minutes=settings.save_minutes)

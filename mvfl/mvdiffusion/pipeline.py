@@ -98,6 +98,11 @@ class MultiViewPipeline(DiffusionPipeline):
         """How many pixels one latent spans, per side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the pictures that the model draws."""
+        return self.unet.config.sample_size * self.latent_factor
+
     def encode_image(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
         """CLIP embeddings of pictures in 0..1, resized as PIL does (8 bit, bicubic, centre crop)."""
         pictures = [Image.fromarray(i) for i in (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
@@ -149,7 +154,7 @@ class MultiViewPipeline(DiffusionPipeline):
             image = pixels.expand(views, -1, -1, -1)
         if len(image) % views:
             raise ValueError(f"{len(image)} pictures are not a multiple of {views} views.")
-        side = self.unet.config.sample_size * self.latent_factor
+        side = self.image_size
         if image.shape[-2:] != (side, side):
             raise ValueError(f"Pictures are {tuple(image.shape[-2:])}, the model draws {side} x {side} pixels.")
         objects = len(image) // views

@@ -27,7 +27,7 @@ from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import load_unet, reference_path_norm, widen_conv_in, with_view_conditioning
 from mvfl.runtime.devices import Pace
-from mvfl.runtime.files import InputError, digest, read_json, written_aside
+from mvfl.runtime.files import InputError, digest, read_json, write_json, written_aside
 from mvfl.runtime.lock import require_space
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.provenance import write_provenance
@@ -35,12 +35,7 @@ from mvfl.runtime.randomness import batch_indices, generator
 from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import Collapsed, StopRequest, TrainingState, Unfinished
 
-# Settings that do not change what a training state means.
-HARMLESS = {
-    "steps", "checkpoint_every", "keep_states", "save_minutes", "state_gigabytes", "validate_every", "validation_samples",
-    "validation_denoising_steps", "validation_guidance", "log_every", "watch_steps", "stop_on_collapse",
-    "watch_copy_score", "watch_slot_accuracy",
-}  # fmt: skip
+COLLAPSED = "collapsed.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def load_prompts(path: Path, unet: UNet2DConditionModel) -> Float[Tensor, "view 
 
 def fingerprint(experiment: TrainingRun, data_hash: str, base_hash: str) -> str:
     """Digest of everything that makes a training state usable for an experiment."""
-    training = {k: v for k, v in experiment.training.model_dump().items() if k not in HARMLESS}
+    training = experiment.training.model_dump(exclude=set(Training.harmless))
     rest = experiment.model_dump(include={"prompt_style", "reference", "view_conditioning", "curriculum", "augmentation"})
     return digest([training, rest, data_hash, base_hash, __version__])
 
@@ -162,6 +157,7 @@ def train_segment(
 
     pipeline = MultiViewPipeline.from_pretrained(base.pipeline)
     unet = with_view_conditioning(widen_conv_in(pipeline.unet), experiment.view_conditioning).train()
+    pipeline.unet, pipeline.text_encoder = unet, None  # prompts are encoded already; nothing stays in memory twice
     if unet.config.num_views != len(rig.cameras):
         raise InputError(f"The base draws {unet.config.num_views} views, the data set has {len(rig.cameras)} cameras.")
     if experiment.reference != "random" and experiment.reference >= len(rig.cameras):
@@ -191,6 +187,7 @@ def train_segment(
     with accelerator.main_process_first():
         state = TrainingState(paths.state / "states", mark, t.keep_states, t.save_minutes, t.state_gigabytes)
         step, saved = state.load(at_most=until_step)
+    _refuse_if_collapsed(paths.state, t)
     start_step = int(paths.start.name.split("-")[1]) if paths.start else 0
     if step < start_step and paths.start is not None:
         # The state is gone, but the segment before this one left its weights.
@@ -280,13 +277,16 @@ def train_segment(
                     tracker.log(step, {"val/collapsed": 1.0})
                     if t.stop_on_collapse:
                         collapsed = f"Stopped at step {step}: {sign} The pictures are in {picture.parent}."
+                        write_json(paths.state / COLLAPSED, {"limits": collapse_limits(t), "sentence": collapsed})
                 tracker.log_image("validation/images", picture, step)
             # All processes leave the loop at the same step, or the others would wait for ever.
             wishes = torch.tensor([float(bool(stop)), float(collapsed is not None)], device=device)
             stop_all, collapsed_all = (accelerator.reduce(wishes) > 0).tolist()
             due = step % t.checkpoint_every == 0 or step == until_step or state.due or stop_all
             if main and due:
-                if not (torch.isfinite(torch.stack(losses)).all() and np.isfinite(float(gradient_norm))):
+                # With fp16 a step is skipped now and then while the loss scale is found: its gradients are infinite.
+                finite = np.isfinite(float(gradient_norm)) or accelerator.optimizer_step_was_skipped
+                if not (torch.isfinite(torch.stack(losses)).all() and finite):
                     raise FloatingPointError(
                         f"Loss or gradient is not finite at step {step}; nothing is saved. The last good state is kept in "
                         f"{paths.state}; lower training.learning_rate or use mixed_precision bf16."
@@ -301,6 +301,23 @@ def train_segment(
     if main:
         _export(unet, ema, experiment, until_step, paths, rig)
     accelerator.wait_for_everyone()
+
+
+def collapse_limits(t: Training) -> list[Any]:
+    """What collapse was looked for with; other limits deserve another look."""
+    return [list(t.watch_steps), t.watch_copy_score, t.watch_slot_accuracy]
+
+
+def _refuse_if_collapsed(folder: Path, t: Training) -> None:
+    """A run that was ended for its collapse must not be carried on by the workflow's own retries."""
+    note = folder / COLLAPSED
+    if not t.stop_on_collapse or not note.exists():
+        return
+    found = read_json(note, f"delete {note}")
+    if found["limits"] == collapse_limits(t):
+        raise Collapsed(
+            f"{found['sentence']} It is not carried on: change the experiment, the watch_ limits, or set stop_on_collapse to false."
+        )
 
 
 def _validate(

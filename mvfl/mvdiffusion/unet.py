@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from mvfl.mvdiffusion.attention import set_attention_mode
 from mvfl.mvdiffusion.conditioning import POSE_FEATURES
 from mvfl.runtime.files import InputError
 
+# Of a learned path it is far larger: 0.5 to 5 in the published and the embedded weights.
+SMALLEST_REFERENCE_NORM = 1e-3
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STOCK_BLOCKS = {
     "CrossAttnDownBlockMV2D": "CrossAttnDownBlock2D",
@@ -102,7 +105,11 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
     if not weights.is_file():
         raise InputError(f"{weights} does not exist; the weights are missing. There are no substitute weights.")
     unet = build_unet(config)
-    load_strictly(unet, load_file(weights), str(weights))
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise InputError(f"{weights} is damaged or cut short ({error}); copy or make it again.") from error
+    load_strictly(unet, state, str(weights))
     return unet.eval()
 
 
@@ -119,6 +126,11 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     latent = unet.config.out_channels
     if unet.config.in_channels == 2 * latent:
+        if (norm := reference_path_norm(unet)) < SMALLEST_REFERENCE_NORM:
+            raise InputError(
+                f"The base's conv_in has channels for the reference picture, but their weights are gone (norm {norm:.1e}): the "
+                "model could not see its input. Somebody zeroed a learned path; use the original weights."
+            )
         return unet
     if unet.config.in_channels != latent:
         raise InputError(f"The UNet takes {unet.config.in_channels} channels; expected {latent} or {2 * latent}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvfl.config.schema import Sampling, TrainingRun
-from mvfl.data.samples import read_manifest
+from mvfl.data.samples import evenly, read_manifest
 from mvfl.evaluation.pictures import save_grid
 from mvfl.evaluation.scoring import copy_score, draw_views, load_truth, score_views, slot_assignment
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
@@ -25,7 +25,7 @@ class Validation:
     def __init__(self, manifest: Path, experiment: TrainingRun, prompts: Path, folder: Path) -> None:
         self.experiment, self.prompts, self.folder = experiment, prompts, folder
         self.manifest = read_manifest(manifest)
-        names = self.manifest.val[: experiment.training.validation_samples]
+        names = evenly(self.manifest.val, experiment.training.validation_samples)
         views = self.manifest.views
         pairs = [(n, i % views if experiment.reference == "random" else experiment.reference) for i, n in enumerate(names)]
         self.truth = load_truth(self.manifest, pairs, experiment.view_conditioning)

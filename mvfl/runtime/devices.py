@@ -14,6 +14,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def half_precision(place: torch.device) -> torch.autocast:
+    """bf16 for drawing where the card computes in it; elsewhere float32."""
+    able = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(place.type, torch.bfloat16, enabled=able)
+
+
 def limit_threads(threads: int | None) -> None:
     """Use the cores that the scheduler gave and no more."""
     if threads:

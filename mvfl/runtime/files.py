@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 
 class InputError(Exception):
     """Something the user gave cannot be used; the message names the file and the remedy."""
@@ -40,14 +42,22 @@ def written_aside(path: Path) -> Iterator[Path]:
             _remove(old)
         else:
             os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         _remove(temporary)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise
-        raise InputError(f"Could not write {path}: {error.strerror}. Free some space or mend the rights, and run again.") from error
-    except BaseException:
-        _remove(temporary)
+        if reason := _why_not_written(error):
+            raise InputError(f"Could not write {path}: {reason}. Free some space or mend the rights, and run again.") from error
         raise
+
+
+def _why_not_written(error: BaseException) -> str | None:
+    """What stopped a writer, if it was the disk; each library says it in its own way, not all with an errno."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        return error.strerror
+    numpy = isinstance(error, OSError) and error.errno is None and "requested and" in str(error)
+    torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
+    if numpy or torch or (isinstance(error, SafetensorError) and "I/O error" in str(error)):
+        return f"the file could not be written to its end ({error})"
+    return None
 
 
 def sweep_partials(folder: Path, name: str = "*") -> None:
@@ -96,6 +106,15 @@ def read_json(path: Path, made_by: str) -> Any:
         raise InputError(f"{path} does not exist; {made_by}.") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it, then {made_by}.") from error
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files; some may vanish while they are counted, since a running job renames and removes."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size if file.is_file() else 0
+    return total
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mvfl.runtime.files import InputError
+from mvfl.runtime.files import InputError, folder_bytes
 from mvfl.runtime.progress import say
 
 REQUEUE_PATIENCE = 90.0  # seconds; SLURM's KillWait is 30 by default
@@ -102,7 +102,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What an earlier run left here is counted in the need already.
-    own = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    own = folder_bytes(folder)
     free = shutil.disk_usage(folder).free + own
     if free < needed:
         raise InputError(

@@ -17,7 +17,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from mvfl.config.schema import Wandb
+from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
+
+Mode = Literal["online", "offline", "disabled", "shared"]
 
 
 class Tracker:
@@ -62,11 +65,22 @@ class Tracker:
             id_file = folder / "wandb_id"
             if not id_file.exists():
                 id_file.write_text(secrets.token_hex(4))
-            self.run = wandb.init(
-                project=settings.project, entity=settings.entity, name=name, group=group, config=config, mode=mode,
-                dir=str(folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
-                settings=wandb.Settings(console="off", silent=True),
-            )  # fmt: skip
+
+            def start(mode: Mode) -> Any:
+                return wandb.init(
+                    project=settings.project, entity=settings.entity, name=name, group=group, config=config, mode=mode,
+                    dir=str(folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
+                    settings=wandb.Settings(console="off", silent=True),
+                )  # fmt: skip
+
+            try:
+                self.run = start(mode)
+            except wandb.errors.Error as error:
+                if settings.mode == "online":
+                    raise InputError(f"W&B cannot be reached ({error}); set wandb.mode to offline or auto.") from error
+                say(f"W&B cannot be reached ({error}): the run is recorded offline (`wandb sync` sends it later).")
+                mode = "offline"
+                self.run = start(mode)
         self._note("begun", until=until, mode=mode, wandb=self.run.id if self.run is not None else None)
 
     def _note(self, event: str, **more: Any) -> None:
@@ -112,7 +126,7 @@ class Tracker:
         self._note("ended", reason="finished" if kind is None else kind.__name__)
 
 
-def automatic_mode() -> Literal["online", "offline", "disabled", "shared"]:
+def automatic_mode() -> Mode:
     """What `auto` means here: WANDB_MODE where it is set, else online with a key and offline without."""
     match os.environ.get("WANDB_MODE"):
         case "disabled":

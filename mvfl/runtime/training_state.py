@@ -16,7 +16,8 @@ import torch
 from mvfl.runtime.files import InputError, read_json, sweep_partials, write_json, written_aside
 from mvfl.runtime.progress import say
 
-RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation")
+RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json")
+SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
 EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
 
 
@@ -82,7 +83,7 @@ class TrainingState:
             say(f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}.")
         if not mark.exists():
             write_json(mark, {"fingerprint": fingerprint})
-        self.saved_at = time.monotonic()
+        self.saved_at, self.save_took = time.monotonic(), 0.0
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
@@ -93,8 +94,8 @@ class TrainingState:
 
     @property
     def due(self) -> bool:
-        """Whether the last save is `save_minutes` old."""
-        return time.monotonic() - self.saved_at > 60 * self.save_minutes
+        """Whether the last save is `save_minutes` old; longer where saving itself takes its time."""
+        return time.monotonic() - self.saved_at > max(60 * self.save_minutes, self.save_took / SAVING_SHARE)
 
     def _make_room(self, needed: int) -> None:
         """See that a state fits the disk and the budget; for that, older states go, but never the newest one."""
@@ -113,6 +114,7 @@ class TrainingState:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write, read back and compare; only then older states may go."""
+        began = time.monotonic()
         self._make_room(_bytes(state))
         path = self.folder / f"step-{step:08d}.pt"
         with written_aside(path) as temporary:
@@ -125,6 +127,7 @@ class TrainingState:
         for old in earlier[: -self.keep]:
             old.unlink()
         self.saved_at = time.monotonic()
+        self.save_took = self.saved_at - began
 
     def load(self, at_most: int) -> tuple[int, dict[str, Any] | None]:
         """The newest readable state at or before a step, or (0, None).

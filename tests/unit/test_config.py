@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mvfl.config.load import load_config
+from mvfl.config.schema import EMBEDDED_IMAGE_SIZE
 from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError
 
@@ -53,12 +57,44 @@ def test_overlays_are_valid(name: str) -> None:
         ({"evaluation": {"step": 30000}}, "beyond training.steps"),
         ({"experiments": {"curriculum": {"curriculum": [{"until_step": 90000, "prompt_style": "simple"}]}}}, "until_step must rise"),
         ({"defaults": {"gslrm": {"losses": {"perceptual": 0.5}}}}, "needs vgg_path"),
+        ({"defaults": {"gslrm": {"losses": {"perceptual": 0.5, "vgg_path": "nowhere"}}}}, "vgg_path nowhere does not exist"),
+        ({"experiments": {"mouse_6x_aug": {"reference": 9}}}, "reference 9 does not exist: data_mouse has views 0 to 5"),
+        ({"experiments": {"mouse_6x_aug": {"view_conditioning": "relative_prompt"}}}, "needs a uniform ring"),
+        ({"experiments": {"mouse_6x_aug": {"reference": 0, "synthetic": {"references": "all"}}}}, "needs reference 'random'"),
+        ({"defaults": {"gslrm": {"input_views": 9}}}, "gslrm.input_views is 9, but data_mouse has 6 views"),
+        ({"defaults": {"gslrm": {"view_choice": "overlap"}}}, "use 'first'"),
+        ({"datasets": {"data_mouse": {"rig": "ring_60"}}}, "Rig 'ring_60' is neither built in"),
+        ({"defaults": {"base": "embedded"}}, "pictures of 512 px, base embedded draws 128 px"),
+        ({"datasets": {"my mouse": {"kind": "rodent", "train": 1, "val": 1}}}, "datasets.my mouse"),
+        ({"experiments": {"mouse_6x_aug": "x"}}, "mine.yaml: experiments.mouse_6x_aug must hold keys and values"),
+        ({"defaults": "x"}, "mine.yaml: defaults must hold keys and values"),
+        ({"experiments": ["a"]}, "mine.yaml: experiments must hold keys and values"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_file_and_the_remedy(tmp_path: Path, content: dict, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         load_config(overlay(tmp_path, content))
     assert expected in str(caught.value)
+
+
+def test_a_key_that_stands_twice_and_a_list_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("defaults:\n  training: {steps: 5}\n  training: {steps: 6}\n")
+    with pytest.raises(InputError, match="key 'training' stands here twice"):
+        load_config([MAIN, path])
+    path.write_text("- a\n")
+    with pytest.raises(InputError, match=r"mine\.yaml must hold keys and values, it holds a list"):
+        load_config([MAIN, path])
+
+
+def test_the_embedded_base_has_the_size_that_the_configuration_is_checked_against() -> None:
+    vae = json.loads((ROOT / "mvfl/base/embedded/vae/config.json").read_text())
+    assert vae["sample_size"] == EMBEDDED_IMAGE_SIZE
+
+
+def test_reading_a_configuration_does_not_load_torch() -> None:
+    code = "import sys, mvfl.config.load, mvfl.routing; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_the_error_names_the_overlay_that_holds_the_key(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import torch
 from conftest import parity_file, parity_tensors
 from PIL import Image
 
+from mvfl.cli import main
 from mvfl.config.schema import Augmentation, FolderDataset, RodentDataset
 from mvfl.data.folder import block_split, check_folder
 from mvfl.data.latents import open_cache, tinted
 from mvfl.data.render import render_dataset
-from mvfl.data.samples import BACKGROUND_LEVEL, Manifest, composite, read_manifest, read_rgba, rgba_tensor
+from mvfl.data.samples import BACKGROUND_LEVEL, Manifest, composite, evenly, read_manifest, read_rgba, rgba_tensor
 from mvfl.geometry.cameras import CameraError
 from mvfl.runtime.files import InputError
 
@@ -26,7 +27,10 @@ def recording(tmp_path: Path, tiny_manifest: Manifest) -> FolderDataset:
     """A folder of four samples as a user would bring it."""
     for name in (*tiny_manifest.train, tiny_manifest.val[0]):
         shutil.copytree(tiny_manifest.root / name, tmp_path / "recording" / name)
-    return FolderDataset(kind="folder", path=tmp_path / "recording", rig="ring60", image_size=32, val_fraction=0.2, gap=1)
+    return FolderDataset(
+        kind="folder", path=tmp_path / "recording", rig="ring60", image_size=32, extra_views=1, val_fraction=0.2, gap=1,
+        max_reprojection_px=40,  # 32 px pictures: a pixel is 16 px of 512
+    )  # fmt: skip
 
 
 def edit_cameras(recording: FolderDataset, change) -> None:
@@ -69,7 +73,7 @@ def test_a_truncated_png_is_named(recording: FolderDataset, tmp_path: Path) -> N
 def test_an_empty_alpha_channel_is_named(recording: FolderDataset, tmp_path: Path) -> None:
     path = recording.path / "sample_000001" / "images" / "cam_003.png"
     Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(path)
-    with pytest.raises(InputError, match=r"cam_003\.png has an empty alpha channel"):
+    with pytest.raises(InputError, match=r"cam_003\.png shows no animal: its alpha channel is empty"):
         check_folder("mouse", recording, tmp_path / "out")
 
 
@@ -94,6 +98,115 @@ def test_cameras_of_another_rig_are_refused(recording: FolderDataset, tmp_path: 
         check_folder("mouse", other, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w2c, frame: [v * 123 for v in w2c], "12200.0% in distance"),
+        (lambda w2c, frame: frame.update(cx=frame["cx"] + 8) or w2c, "25.0% of the width in the principal point"),
+    ],
+    ids=["millimetres", "stale principal point"],
+)
+def test_cameras_in_other_units_or_of_other_crops_are_refused(
+    recording: FolderDataset, tmp_path: Path, change, message: str
+) -> None:
+    def edit(data: dict) -> None:
+        for frame in data["frames"]:
+            moved = change([row[3] for row in frame["w2c"][:3]], frame)
+            for row, value in zip(frame["w2c"], moved, strict=False):
+                row[3] = value
+
+    edit_cameras(recording, edit)
+    with pytest.raises(InputError, match=message):
+        check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_a_further_frame_shifts_nothing_in_silence(recording: FolderDataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds 7 frames, expected 6 of the rig and 0 further ones; set extra_views"):
+        check_folder("mouse", recording.model_copy(update={"extra_views": 0}), tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of a size at which silhouettes tell cameras apart."""
+    out = tmp_path_factory.mktemp("larger")
+    render_dataset("larger", RodentDataset(kind="rodent", image_size=128, train=5, val=1, seed=3), out, 2)
+    return out / "samples"
+
+
+def large_folder(path: Path) -> FolderDataset:
+    return FolderDataset(kind="folder", path=path, rig="ring60", image_size=128, val_fraction=0.2, gap=0)
+
+
+def test_pictures_that_belong_to_their_cameras_are_told_so(
+    larger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_folder("mouse", large_folder(larger), tmp_path / "out")
+    assert "Pictures fit their cameras" in capsys.readouterr().err
+
+
+def test_swapped_views_are_found_by_their_silhouettes(larger: Path, tmp_path: Path) -> None:
+    shutil.copytree(larger, tmp_path / "mixed")
+    for images in (tmp_path / "mixed").glob("*/images"):
+        a, b, aside = images / "cam_000.png", images / "cam_001.png", images / "x.png"
+        a.rename(aside), b.rename(a), aside.rename(b)
+    with pytest.raises(InputError, match="do not belong to their cameras"):
+        check_folder("mouse", large_folder(tmp_path / "mixed"), tmp_path / "out")
+
+
+def test_animals_cut_off_at_the_border_are_refused(larger: Path, tmp_path: Path) -> None:
+    shutil.copytree(larger, tmp_path / "cropped")
+    for file in (tmp_path / "cropped").glob("*/images/*.png"):
+        picture = Image.open(file)
+        left, top, right, bottom = picture.getchannel("A").getbbox()
+        picture.crop((left, top, right, bottom)).resize((128, 128)).save(file)
+    with pytest.raises(InputError, match=r"In \d+ of 36 pictures the animal touches the border"):
+        check_folder("mouse", large_folder(tmp_path / "cropped"), tmp_path / "out")
+
+
+def test_an_opaque_picture_over_white_gets_the_mask_of_the_same_picture_with_alpha(larger: Path, tmp_path: Path) -> None:
+    file = larger / "sample_000000" / "images" / "cam_000.png"
+    cut = read_rgba(file, 128)
+    white = Image.new("RGBA", (128, 128), "white")
+    white.alpha_composite(Image.open(file).convert("RGBA"))
+    white.convert("RGB").save(tmp_path / "opaque.png")
+    seen = read_rgba(tmp_path / "opaque.png", 128)
+    a, b = cut[..., 3] > 127, seen[..., 3] > 127
+    assert (a & b).sum() / (a | b).sum() > 0.9
+    Image.new("RGB", (128, 128), (90, 60, 30)).save(tmp_path / "brown.png")
+    with pytest.raises(InputError, match="no alpha channel and no white background"):
+        read_rgba(tmp_path / "brown.png", 128)
+
+
+def test_chosen_samples_are_spread_over_the_recording() -> None:
+    names = [f"{i:03d}" for i in range(100)]
+    assert evenly(names, 4) == ["000", "033", "066", "099"] and evenly(names, 500) == names
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "mirrored", "dropped view", "empty alpha"])
+def test_the_command_ends_with_a_sentence_and_status_1(
+    fault: str, recording: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = recording.path / "sample_000001" / "images" / "cam_003.png"
+    match fault:
+        case "missing":
+            picture.unlink()
+        case "truncated":
+            picture.write_bytes(picture.read_bytes()[:300])
+        case "mirrored":
+            edit_cameras(recording, lambda d: d["frames"][3]["w2c"].__setitem__(0, [-v for v in d["frames"][3]["w2c"][0]]))
+        case "dropped view":
+            edit_cameras(recording, lambda d: d.update(frames=d["frames"][:5]))
+        case "empty alpha":
+            Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(picture)
+    arguments = ["data", "--name", "mouse", "--settings", recording.model_dump_json(), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["mvfl", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    message = capsys.readouterr().err
+    assert ended.value.code == 1 and "Error: " in message and "sample_000001" in message and "Traceback" not in message
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_broken_json_and_a_missing_folder_are_named(recording: FolderDataset, tmp_path: Path) -> None:
     (recording.path / "sample_000001" / "opencv_cameras.json").write_text("{")
     with pytest.raises(InputError, match="is not valid JSON"):
@@ -110,6 +223,15 @@ def test_rendering_repeats_itself_and_a_killed_one_leaves_nothing(tmp_path: Path
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    (tmp_path / "c" / ".samples.partial-1" / "sample_000000").mkdir(parents=True)  # of a job that SIGKILL ended
+    arguments = ["--name", "x", "--settings", settings.model_dump_json(), "--out", str(tmp_path / "c")]
+    monkeypatch.setattr("sys.argv", ["mvfl", "data", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and read_manifest(tmp_path / "c" / "manifest.json").data_hash == hashes[0]
+    assert not list((tmp_path / "c").glob(".*"))
+
+    shutil.rmtree(tmp_path / "c")
     monkeypatch.setattr("mvfl.data.render.tracked", killed)
     with pytest.raises(KeyboardInterrupt):
         render_dataset("x", settings, tmp_path / "c", 1)

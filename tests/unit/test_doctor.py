@@ -30,7 +30,7 @@ def test_recordings_that_are_not_there_are_named(tmp_path: Path, monkeypatch: py
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(
         "datasets: {rec: {kind: markerless, calibration: cams.json, videos: 'v{camera}.mp4', masks: 'm{camera}.mp4', cameras: 2}}\n"
-        "bases: {mine: {kind: local, path: nowhere}}\ndefaults: {dataset: rec, base: mine}\n"
+        "bases: {mine: {kind: local, path: nowhere}}\ndefaults: {dataset: rec, base: mine, gslrm: {input_views: 2}}\n"
     )
     findings = found(overlay)
     assert findings["data rec"] == (False, "missing: cams.json, v0.mp4, v1.mp4, m0.mp4, m1.mp4")

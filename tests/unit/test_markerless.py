@@ -158,6 +158,18 @@ def test_cameras_of_other_pictures_are_refused(recording: Path, tmp_path: Path) 
         prepare_recording("mouse", dataset(recording, calibration=tmp_path / "swapped.json"), tmp_path / "out", 2)
 
 
+@pytest.mark.parametrize("turn", [[1, -1, -1], None], ids=["Z down", "Y up"])
+def test_a_world_whose_z_axis_does_not_point_up_is_refused(turn: list | None, recording: Path, tmp_path: Path) -> None:
+    """Animals would come out on their backs or sides, and everything else would fit."""
+    rotation = np.diag(turn) if turn else np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+    data = json.loads((recording / "cameras.json").read_text())
+    for camera in data["cameras"]:
+        camera["R"] = (np.array(camera["R"]) @ rotation.T).tolist()
+    (tmp_path / "cameras.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="the world's Z axis does not point up"):
+        prepare_recording("mouse", dataset(recording, calibration=tmp_path / "cameras.json"), tmp_path / "out", 2)
+
+
 def test_videos_of_different_length_missing_or_damaged_are_named(recording: Path, tmp_path: Path) -> None:
     for file in recording.glob("*.*"):
         (tmp_path / file.name).symlink_to(file)

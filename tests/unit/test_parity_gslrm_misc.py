@@ -12,8 +12,9 @@ from conftest import parity_file
 from safetensors.torch import load_file
 
 from mvfl.config.schema import GslrmFinetuning, GslrmLosses
-from mvfl.geometry.cameras import camera_tensors, turntable
+from mvfl.geometry.cameras import turntable
 from mvfl.geometry.rig import load_rig
+from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.gaussians import Gaussians, evaluate_sh, filter_indices, rotation_matrices
 from mvfl.gslrm.losses import VGG_CHANNELS, Vgg19, gslrm_loss, losses_at
 from mvfl.gslrm.model import pixel_rays

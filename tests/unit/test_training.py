@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +32,7 @@ from mvfl.prompts import STYLES, embed_prompts
 from mvfl.runtime.files import InputError, written_aside
 from mvfl.runtime.lock import only_writer, require_space
 from mvfl.runtime.randomness import batch_indices
+from mvfl.runtime.tracking import Tracker
 from mvfl.runtime.training_state import Collapsed, TrainingState, Unfinished
 
 QUIET = Wandb(mode="disabled")
@@ -118,8 +121,14 @@ def test_a_collapsing_run_warns_and_stops_where_configured(
     train_segment(tiny_experiment.model_copy(update={"training": watch}), 2, paths, QUIET, validate=collapsed)
     assert "Warning at step 1: the views repeat the input (copy score 0.60, limit 0.3)" in capsys.readouterr().err
     stop = watch.model_copy(update={"stop_on_collapse": True})
+    ended = elsewhere(paths, "b")
     with pytest.raises(Collapsed, match=r"Stopped at step 1: the views repeat the input"):
-        train_segment(tiny_experiment.model_copy(update={"training": stop}), 2, elsewhere(paths, "b"), QUIET, validate=collapsed)
+        train_segment(tiny_experiment.model_copy(update={"training": stop}), 2, ended, QUIET, validate=collapsed)
+    # The workflow's own retry must not carry it on; other limits may.
+    with pytest.raises(Collapsed, match=r"Stopped at step 1: .*It is not carried on: change the experiment"):
+        train_segment(tiny_experiment.model_copy(update={"training": stop}), 2, ended, QUIET, validate=collapsed)
+    looser = stop.model_copy(update={"watch_copy_score": 0.7})
+    train_segment(tiny_experiment.model_copy(update={"training": looser}), 2, ended, QUIET, validate=collapsed)
 
 
 def test_a_latent_cache_of_another_base_is_refused(paths: TrainingPaths, tiny_experiment: Experiment, tmp_path: Path) -> None:
@@ -171,6 +180,35 @@ def test_prompt_files_hold_what_the_guide_says(tiny_base: Path, tmp_path: Path) 
     matrix = np.array(json.loads((tmp_path / "p" / "similarity.json").read_text())["views"]["cosine"])
     assert matrix.shape == (6, 6) and np.allclose(np.diag(matrix), 1, atol=1e-3) and matrix[0, 3] < 0.999
     assert (tmp_path / "p" / "similarity.png").stat().st_size > 1000
+
+
+VIEWS = {
+    "facelift": "front, front_right, right, back, left, front_left",
+    "mouse_elevated": "top-front, top-front-right, top-right, top-back, top-left, top-front-left",
+    **dict.fromkeys(("realistic", "hybrid", "simple"), "front, front-right, right, back, left, front-left"),
+}
+COLOUR = {
+    "facelift": "a rendering image of 3D models, {} view, color map.",
+    "mouse_elevated": "a rendering image of a 3D model, {} view, from above at an angle, color map.",
+    "realistic": "a photograph of a mouse, {} view, from above at an angle.",
+    "hybrid": "a multi-view image of a mouse, {} view, elevated camera.",
+    "simple": "a mouse, {} view, top-down angle.",
+}
+NORMAL = {
+    "facelift": "a rendering image of 3D models, {} view, normal map.",
+    "mouse_elevated": "a rendering image of a 3D model, {} view, from above at an angle, normal map.",
+    "realistic": "a depth image of a mouse, {} view, from above at an angle.",
+    "hybrid": "a normal map of a mouse, {} view, elevated camera.",
+    "simple": "a mouse depth map, {} view, top-down angle.",
+}
+
+
+@pytest.mark.parametrize("style", VIEWS)
+def test_every_string_of_a_style_is_that_of_the_guide(style: str) -> None:
+    words = VIEWS[style].split(", ")
+    assert list(STYLES[style].views) == words
+    assert STYLES[style].prompts == [COLOUR[style].format(w) for w in words]
+    assert STYLES[style].normal_prompts == [NORMAL[style].format(w) for w in words]
 
 
 def test_styles_have_the_exact_strings() -> None:
@@ -234,6 +272,14 @@ def test_only_a_single_image_unet_is_widened_and_a_learned_reference_path_is_nev
     wide = widen_conv_in(single)
     assert torch.equal(wide.conv_in.weight[:, :4], single.conv_in.weight)
     assert reference_path_norm(wide) == 0
+
+
+def test_a_base_whose_reference_path_was_zeroed_is_refused(tiny_base: Path) -> None:
+    unet = load_unet(tiny_base.parent / "pipeline" / "unet")
+    with torch.no_grad():
+        unet.conv_in.weight[:, unet.config.out_channels :] = 0
+    with pytest.raises(InputError, match=r"their weights are gone \(norm 0\.0e\+00\)"):
+        widen_conv_in(unet)
 
 
 def test_weights_that_do_not_fit_are_listed_in_one_error(tiny_base: Path, tmp_path: Path) -> None:
@@ -376,6 +422,97 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> 
         raise OSError(28, "No space left on device")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+WRITERS = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from safetensors.torch import save_file
+from mvfl.runtime.files import InputError, written_aside
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+data = torch.randn(100, 100)
+writers = {"torch": lambda f: torch.save(data, f), "safetensors": lambda f: save_file({"a": data}, f),
+           "numpy": lambda f: np.save(f.open("wb"), data.numpy()), "text": lambda f: f.write_text("x" * 20_000)}
+for name, write in writers.items():
+    try:
+        with written_aside(Path(sys.argv[1]) / name) as temporary:
+            write(temporary)
+    except InputError as error:
+        print(name, error)
+"""
+
+
+def test_every_library_that_meets_a_full_disk_ends_in_the_same_sentence(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["torch", "safetensors", "numpy", "text"], done.stderr
+    assert all("Could not write" in line and "Free some space" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_were_cut_short_are_no_base(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base.parent / "pipeline", tmp_path / "cut")
+    weights = tmp_path / "cut" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: the file ends too early"):
+        prepare_base(LocalBase(kind="local", path=tmp_path / "cut"), tmp_path / "out")
+    assert not (tmp_path / "out" / "base.json").exists()
+    with pytest.raises(InputError, match="damaged or cut short"):
+        load_unet(tmp_path / "cut" / "unet")
+
+
+def test_the_timer_never_spends_the_run_on_saving(tmp_path: Path) -> None:
+    state = TrainingState(tmp_path, "mark", save_minutes=1e-9)
+    assert state.due
+    state.save_took = 60.0
+    assert not state.due
+
+
+def test_numbers_and_pictures_reach_the_wandb_run(
+    paths: TrainingPaths, tiny_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    run = SimpleNamespace(id="x", log=lambda values, step: seen.update(values), finish=lambda exit_code: None)
+    seen: dict[str, object] = {}
+    monkeypatch.setattr("wandb.init", lambda **settings: seen.update(settings) or run)
+
+    def picture(_pipeline: MultiViewPipeline, step: int) -> tuple[Path, dict[str, float]]:
+        Image.new("RGB", (4, 4)).save(paths.state / "grid.png")
+        return paths.state / "grid.png", {"val/copy_score": 0.0, "val/slot_accuracy": 1.0}
+
+    every = tiny_experiment.training.model_copy(update={"validate_every": 1})
+    experiment = tiny_experiment.model_copy(update={"training": every})
+    train_segment(experiment, 2, paths, Wandb(mode="offline", project="mouse_facelift"), validate=picture)
+    assert {"train/loss", "train/lr", "train/grad_norm", "validation/images", "val/slot_accuracy"} <= set(seen)
+    assert (seen["project"], seen["name"], seen["mode"]) == ("mouse_facelift", "tiny", "offline")
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_a_node_without_a_network_records_offline_unless_online_was_asked_for(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    modes = []
+
+    def init(**settings: object) -> SimpleNamespace:
+        modes.append(settings["mode"])
+        if settings["mode"] == "online":
+            raise wandb.errors.CommError("no route to host")
+        return SimpleNamespace(id="x", finish=lambda exit_code: None)
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode == "online":
+        with pytest.raises(InputError, match=r"set wandb\.mode to offline or auto"):
+            Tracker(tmp_path, Wandb(mode="online"), "run", "group", {})
+        return
+    with Tracker(tmp_path, Wandb(mode="auto"), "run", "group", {}):
+        pass
+    assert modes == ["online", "offline"]
 
 
 def test_a_later_segment_never_starts_from_nothing(paths: TrainingPaths, tiny_experiment: Experiment) -> None:

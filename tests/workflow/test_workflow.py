@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,23 +15,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from running import snakemake
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-
-
-def snakemake(*arguments: str, results: Path | None = None, config: tuple[str, ...] = ("ci",), expect: int | None = 0) -> str:
-    """Run snakemake from the repository's root; returns all it printed."""
-    overlays = [c if c.endswith(".yaml") else f"configs/{c}.yaml" for c in config]
-    command = [str(BIN / "snakemake"), "--profile", "profiles/local", "--nolock", *arguments, "--configfile", *overlays]
-    if results is not None:
-        command += ["--config", f"results={results}"]
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    text = done.stdout + done.stderr
-    if expect is not None:
-        assert done.returncode == expect, text[-4000:]
-    return text
 
 
 def jobs(text: str) -> dict[str, int]:
@@ -56,7 +44,7 @@ def test_every_case_can_be_planned_without_any_evaluation(case: str, trained: in
     assert plan["generate_synthetic"] == plan["finetune_gslrm"] == 1
 
 
-@pytest.mark.parametrize("target", ["prompts", "train", "evaluate", "synthetic", "gslrm"])
+@pytest.mark.parametrize("target", ["prompts", "train", "evaluate", "synthetic", "gslrm", "report"])
 def test_stages_are_targets(target: str) -> None:
     assert target in jobs(snakemake("-n", target, results=Path("results/never")))
 
@@ -87,16 +75,6 @@ def test_a_mistake_in_the_configuration_ends_before_any_job(tmp_path: Path) -> N
 
 
 # ---------------------------------------------------------------------------------------------- a run
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on random weights, sent on to case A by a person's decision."""
-    results = tmp_path_factory.mktemp("results")
-    overlay = results / "override.yaml"
-    overlay.write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "A"}}))
-    snakemake(results=results, config=("ci", str(overlay)))
-    return results
-
-
 def rerun(results: Path, *arguments: str, change: dict | None = None, expect: int | None = 0) -> str:
     overlays = ["ci", str(results / "override.yaml")]
     if change is not None:
@@ -117,8 +95,13 @@ def test_a_whole_run_leaves_the_page_the_ply_the_journal_and_provenance(finished
     journal = (finished / "journal.csv").read_text().splitlines()
     assert journal[1].startswith("mouse_6x_aug,4,") and "yes, computed" in journal[1]
     for folder in ("mvdiffusion/checkpoint-4", "evaluation/step-4", "synthetic", "gslrm"):
-        record = json.loads((experiment / folder / "provenance.json").read_text())
-        assert record["rig_hash"] and record["commit"] and record["packages"]["torch"]
+        assert json.loads((experiment / folder / "provenance.json").read_text())["rig_hash"]
+    others = ["data/tiny_mouse", "base/tiny", "prompts/tiny/mouse_elevated", "experiments/mouse_6x_aug/report"]
+    for folder in [*others, *(str(f.relative_to(finished)) for f in (finished / "latents").iterdir())]:
+        record = json.loads((finished / folder / "provenance.json").read_text())
+        assert record["commit"] and record["packages"]["torch"] and record["settings"]
+    metrics = json.loads((experiment / "gslrm" / "metrics.json").read_text())
+    assert set(metrics["baselines"]) == {"base", "blank", "copy", "mean"} and "blank picture" in page
 
 
 def test_the_log_holds_the_promised_numbers(finished: Path) -> None:
@@ -130,6 +113,38 @@ def test_the_log_holds_the_promised_numbers(finished: Path) -> None:
 
 def test_running_again_does_nothing(finished: Path) -> None:
     assert "Nothing to be done" in rerun(finished)
+
+
+def test_settings_that_change_no_result_repeat_no_training(finished: Path) -> None:
+    change = {
+        "defaults": {"training": {"log_every": 7, "keep_states": 3, "steps": 9}, "gslrm": {"log_every": 7}},
+        "wandb": {"project": "another"},
+    }
+    plan = jobs(rerun(finished, "-n", change=change))
+    assert not {"train_mvdiffusion", "finetune_gslrm", "evaluate_checkpoint"} & set(plan)
+
+
+def test_mended_cameras_and_pictures_of_a_folder_are_noticed(tmp_path: Path, finished: Path) -> None:
+    data = tmp_path / "recording"
+    shutil.copytree(finished / "data" / "tiny_mouse" / "samples", data)
+    overlay = tmp_path / "folder.yaml"
+    folder = {"kind": "folder", "path": str(data), "rig": "ring60", "image_size": 32, "extra_views": 1, "gap": 0,
+              "max_reprojection_px": 60}  # fmt: skip
+    overlay.write_text(yaml.safe_dump({"datasets": {"mine": folder}}))
+
+    def planned(*arguments: str) -> str:
+        target = str(tmp_path / "results" / "data" / "mine" / "manifest.json")
+        return snakemake(*arguments, target, results=tmp_path / "results", config=("ci", str(overlay)))
+
+    planned()
+    assert "Nothing to be done" in planned("-n")
+    picture = data / "sample_000001" / "images" / "cam_003.png"
+    os.utime(picture, (1, 1))  # replaced by another one
+    assert "prepare_dataset" in jobs(planned("-n"))
+    planned()
+    cameras = data / "sample_000001" / "opencv_cameras.json"
+    cameras.write_text(cameras.read_text() + "\n")
+    assert "prepare_dataset" in jobs(planned("-n"))
 
 
 def test_a_changed_gslrm_setting_reruns_gslrm_only(finished: Path) -> None:
