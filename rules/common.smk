@@ -58,11 +58,12 @@ def decisive(model, kind, part=None):
     Rules track this. The settings themselves reach a shell command by a function of `input`, which Snakemake does not
     compare.
     """
-    harmless = set((Training if part else GslrmFinetuning).harmless)
     data = json.loads(settings(model, kind))
-    for key in harmless:
-        (data[part] if part else data).pop(key)
-    return json.dumps(data, sort_keys=True)
+    if part:
+        data[part] = {k: v for k, v in data[part].items() if k not in Training.harmless}
+    return json.dumps(
+        {k: v for k, v in data.items() if k not in kind.harmless}, sort_keys=True
+    )
 
 
 def manifest_of(dataset):

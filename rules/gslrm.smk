@@ -26,7 +26,7 @@ rule finetune_gslrm:
         decisive=lambda w: decisive(experiment_of(w.experiment).gslrm, GslrmFinetuning),
         settings=lambda w, input: settings(experiment_of(w.experiment).gslrm),
         wandb=lambda w, input: settings(CONFIG.wandb),
-        run=lambda w: f"gslrm_{experiment_of(w.experiment).wandb_run}",
+        run=lambda w, input: f"gslrm_{experiment_of(w.experiment).wandb_run}",
         state=lambda w: state_of(w.experiment, "gslrm"),
         out=f"{RESULTS}/experiments/{{experiment}}/gslrm",
     message:

@@ -329,6 +329,8 @@ class Generation(Drawing):
 class TrainingRun(ViewChoice):
     """What the stage `train` reads of an experiment; a change anywhere else never retrains."""
 
+    harmless: ClassVar[frozenset[str]] = frozenset({"wandb_run"})
+
     prompt_style: PromptStyle = "mouse_elevated"
     curriculum: list[CurriculumPhase] = Field([], description="earlier phases with other prompts")
     augmentation: Augmentation = Augmentation()

@@ -96,8 +96,9 @@ def cache_latents(
                         shape = (len(names), *value.shape)
                         file = folder / f"{split}_{key}.npy"
                         arrays[key] = open_memmap(file, "w+", kind_of, shape)
-                        with open(file, "r+b") as handle:  # a full disk is an error here, but a crash while the map is filled
-                            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+                        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, but a crash while the map is filled
+                            with open(file, "r+b") as handle:
+                                os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
                     arrays[key][i] = value
             for array in arrays.values():
                 array.flush()

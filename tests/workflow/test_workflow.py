@@ -118,6 +118,7 @@ def test_running_again_does_nothing(finished: Path) -> None:
 def test_settings_that_change_no_result_repeat_no_training(finished: Path) -> None:
     change = {
         "defaults": {"training": {"log_every": 7, "keep_states": 3, "steps": 9}, "gslrm": {"log_every": 7}},
+        "experiments": {"mouse_6x_aug": {"wandb_run": "another name"}},
         "wandb": {"project": "another"},
     }
     plan = jobs(rerun(finished, "-n", change=change))
