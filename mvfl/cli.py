@@ -143,8 +143,8 @@ def prompts(
 ) -> None:
     """Encode one of five prompt styles with a base's own text encoder."""
     _begin(log, 2)
-    from mvfl.base.prepare import EMBEDDED
     from mvfl.base.record import read_record
+    from mvfl.config.workflow import EMBEDDED
     from mvfl.prompts import STYLES, embed_prompts
     from mvfl.runtime.provenance import write_provenance
 

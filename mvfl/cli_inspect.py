@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from mvfl.config import schema
+from mvfl.config.schema import Case
+from mvfl.config.workflow import WorkflowConfig
 from mvfl.runtime.devices import limit_threads
 from mvfl.runtime.files import InputError, read_json
 
@@ -139,7 +140,7 @@ def print_schema(
     """Print a JSON schema."""
     from mvfl.evaluation.decision import DecisionRecord
 
-    models: dict[str, type[BaseModel]] = {"config": schema.WorkflowConfig, "decision": DecisionRecord}
+    models: dict[str, type[BaseModel]] = {"config": WorkflowConfig, "decision": DecisionRecord}
     if of not in models:
         raise InputError(f"There is no schema of '{of}'; choose config or decision.")
     typer.echo(json.dumps(models[of].model_json_schema(), indent=1))
@@ -161,7 +162,7 @@ def plan(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
         table.add_column(column, no_wrap=column in ("experiments", "jobs", "GPU hours"))
-    cases: tuple[schema.Case, ...] = ("A", "B", "C", "D")
+    cases: tuple[Case, ...] = ("A", "B", "C", "D")
     for case in cases:
         p = plan_case(config, case)
         jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])

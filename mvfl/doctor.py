@@ -15,7 +15,6 @@ import torch
 from packaging.requirements import Requirement
 
 from mvfl.base.check import Finding, check_base
-from mvfl.base.prepare import EMBEDDED
 from mvfl.config.schema import (
     Dataset,
     EmbeddedBase,
@@ -23,8 +22,8 @@ from mvfl.config.schema import (
     HubBase,
     LocalBase,
     MarkerlessDataset,
-    WorkflowConfig,
 )
+from mvfl.config.workflow import EMBEDDED, WorkflowConfig
 from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import load_rig
 from mvfl.runtime.tracking import automatic_mode

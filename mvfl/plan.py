@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvfl.config.schema import Case, EmbeddedBase, HubBase, LocalBase, ScratchBase, WorkflowConfig
+from mvfl.config.schema import Case, EmbeddedBase, HubBase, LocalBase, ScratchBase
+from mvfl.config.workflow import WorkflowConfig
 from mvfl.routing import evaluation_step, segment_ends
 from mvfl.runtime.tracking import read_log
 

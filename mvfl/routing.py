@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mvfl.config.schema import Case, WorkflowConfig
+from mvfl.config.schema import Case
+from mvfl.config.workflow import WorkflowConfig
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def case_files(case):
     ]
 
 
-def there(*paths):
+def existing(*paths):
     """Those that exist: a missing one is named by the stage, in a sentence."""
     return [str(p) for p in paths if Path(p).is_file()]
 
@@ -183,13 +183,13 @@ def recorded_files(w):
     if data.kind == "markerless":
         patterns = [data.videos, data.masks]
         films = [p.format(camera=c) for p in patterns for c in range(data.cameras)]
-        return there(data.calibration, *films)
+        return existing(data.calibration, *films)
     cameras = (
         sorted(data.path.glob("sample_*/opencv_cameras.json"))
         if data.kind == "folder"
         else []
     )
-    return there(data.rig, *cameras)
+    return existing(data.rig, *cameras)
 
 
 def pictures_mark(w):
@@ -198,7 +198,7 @@ def pictures_mark(w):
     if data.kind != "folder":
         return ""
     files = sorted(data.path.glob("sample_*/images/*"))
-    return digest([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
 
 
 def scratch_data(w):
@@ -211,7 +211,7 @@ def weights_files(w):
     base = CONFIG.bases[w.base]
     if base.kind != "local":
         return []
-    return there(
+    return existing(
         *sorted(base.path.glob("*/*.*")), *([base.gslrm] if base.gslrm else [])
     )
 

@@ -11,12 +11,11 @@ from mvfl.base.build import Architecture, build_autoencoder, build_base, build_g
 from mvfl.base.record import BaseRecord, write_record
 from mvfl.base.train import load_pictures
 from mvfl.config.schema import Base, EmbeddedBase, HubBase, LocalBase, ScratchBase
+from mvfl.config.workflow import EMBEDDED
 from mvfl.data.samples import read_manifest
 from mvfl.gslrm.checkpoint import save_gslrm
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, written_aside
-
-EMBEDDED = Path(__file__).parent / "embedded"
 
 
 def prepare_base(settings: Base, out: Path, manifest: Path | None = None) -> BaseRecord:

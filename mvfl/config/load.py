@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mvfl.config.schema import WorkflowConfig
+from mvfl.config.workflow import WorkflowConfig
 from mvfl.runtime.files import InputError
 
 

@@ -16,8 +16,8 @@ from diffusers import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
-from mvfl.base.prepare import EMBEDDED
 from mvfl.config.schema import Coat, Pose
+from mvfl.config.workflow import EMBEDDED
 from mvfl.evaluation.benchmark import LabelledSet, Views, World, make_world
 from mvfl.mvdiffusion.conditioning import pose_features
 from mvfl.mvdiffusion.objective import Batch, diffusion_loss, draw

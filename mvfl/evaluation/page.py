@@ -18,7 +18,7 @@ LABELS = {
     "blank": "blank picture",
 }  # fmt: skip
 
-SHAPES = {
+MODEL_LABELS = {
     "base": "the base without fine-tuning", "copy": "the drawn view of the nearest camera", "mean": "mean of the drawn views",
     "blank": "blank picture",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def render_page(name: str, experiment: Experiment, decision_file: Path, gslrm_fo
         scores = read_json(gslrm_folder / "metrics.json", "run the `gslrm` target first")
         held_out = all(row["held_out_cameras"] for row in scores["samples"])
         gslrm = {
-            "rows": [("this model", scores["mean"])] + [(label, scores["baselines"][key]) for key, label in SHAPES.items()],
+            "rows": [("this model", scores["mean"])] + [(label, scores["baselines"][key]) for key, label in MODEL_LABELS.items()],
             "ply": os.path.relpath(gslrm_folder / "gaussians.ply", out.parent),
             "what": "cameras that no input had" if held_out else "the rig's other cameras",
         }

@@ -13,9 +13,9 @@ import yaml
 from diffusers import AutoencoderKL
 
 from mvfl.base.autoencoder import autoencoder_quality
-from mvfl.base.prepare import EMBEDDED
 from mvfl.base.record import missing_parts
 from mvfl.base.train import BaseTraining, load_base_training, load_pictures, score_multiview, train_base
+from mvfl.config.workflow import EMBEDDED
 from mvfl.data.render import render_sample
 from mvfl.data.samples import Manifest
 from mvfl.geometry.rig import load_rig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 import yaml
 
 from mvfl.config.load import load_config
-from mvfl.config.schema import EMBEDDED_IMAGE_SIZE
+from mvfl.config.schema import EmbeddedBase, LocalBase
+from mvfl.config.workflow import EMBEDDED, image_size_of
 from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError
 
@@ -87,9 +87,13 @@ def test_a_key_that_stands_twice_and_a_list_are_refused(tmp_path: Path) -> None:
         load_config([MAIN, path])
 
 
-def test_the_embedded_base_has_the_size_that_the_configuration_is_checked_against() -> None:
-    vae = json.loads((ROOT / "mvfl/base/embedded/vae/config.json").read_text())
-    assert vae["sample_size"] == EMBEDDED_IMAGE_SIZE
+def test_the_size_that_a_base_draws_is_read_from_its_files(tmp_path: Path) -> None:
+    assert image_size_of(EmbeddedBase(kind="embedded")) == image_size_of(LocalBase(kind="local", path=EMBEDDED)) == 128
+    assert image_size_of(LocalBase(kind="local", path=tmp_path)) is None
+
+
+def test_view_choice_is_free_where_inputs_and_targets_are_the_same_views(tmp_path: Path) -> None:
+    load_config(overlay(tmp_path, {"defaults": {"gslrm": {"view_choice": "overlap", "real_targets": False}}}))
 
 
 def test_reading_a_configuration_does_not_load_torch() -> None:

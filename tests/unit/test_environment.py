@@ -36,7 +36,7 @@ def test_conda_environments_pin_every_dependency_as_the_constraints_do(name: str
 
 
 def test_the_schema_covers_every_key_of_the_shipped_configuration() -> None:
-    from mvfl.config.schema import WorkflowConfig
+    from mvfl.config.workflow import WorkflowConfig
 
     schema = json.dumps(WorkflowConfig.model_json_schema())
     for key in ("prompt_style", "view_conditioning", "snr_weighting", "min_slot_accuracy", "real_targets"):
@@ -51,8 +51,8 @@ def test_the_model_code_stays_under_1500_lines() -> None:
 
 
 def test_the_embedded_base_is_whole_and_small_enough_for_git() -> None:
-    from mvfl.base.prepare import EMBEDDED
     from mvfl.base.record import missing_parts
+    from mvfl.config.workflow import EMBEDDED
 
     assert missing_parts(EMBEDDED) == []
     sizes = [f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()]
