@@ -1,5 +1,8 @@
 # Table of contents: settings, rules by stage, targets.
 # What to run: workflow_config.yaml and overlays in configs/. How to run it: profiles/.
+from snakemake.utils import min_version
+
+min_version("9.27")
 
 
 configfile: "workflow_config.yaml"
@@ -18,75 +21,35 @@ include: "rules/report.smk"
 
 localrules:
     all,
-    prompts,
-    train,
-    evaluate,
-    synthetic,
-    gslrm,
-    report,
     join_synthetic,
     write_journal,
     report_exhausted,
-    case_a,
-    case_b,
-    case_c,
-    case_d,
 
 
 # The whole pipeline: follow the decisions from the first experiment on.
 rule all:
     default_target: True
     input:
-        decided_files,
+        lambda w: PLAN.decided_files(decided_case),
 
 
-# One stage of the first experiment.
-rule prompts:
-    input:
-        prompts_of(CONFIG.experiment)["embeds"],
+# One stage of the first experiment: snakemake train. `base` makes a new base of what it learned (configs/embedded_base.yaml).
+for stage, files in PLAN.stage_files().items():
 
-
-rule train:
-    input:
-        checkpoint_of(CONFIG.experiment),
-
-
-rule evaluate:
-    input:
-        decision_of(CONFIG.experiment),
-
-
-rule synthetic:
-    input:
-        synthetic_of(CONFIG.experiment),
-
-
-rule gslrm:
-    input:
-        gslrm_of(CONFIG.experiment).values(),
-
-
-rule report:
-    input:
-        report_of(CONFIG.experiment),
+    rule:
+        name:
+            stage
+        input:
+            files,
+        localrule: True
 
 
 # What each case runs, plannable without any evaluation: snakemake -n case_b
-rule case_a:
-    input:
-        lambda w: case_files("A"),
+for case in CASES:
 
-
-rule case_b:
-    input:
-        lambda w: case_files("B"),
-
-
-rule case_c:
-    input:
-        lambda w: case_files("C"),
-
-
-rule case_d:
-    input:
-        lambda w: case_files("D"),
+    rule:
+        name:
+            f"case_{case.lower()}"
+        input:
+            lambda w, case=case: planned(case),
+        localrule: True

@@ -1,3 +1,56 @@
-"""mvfl: from six calibrated cameras to single-image 3D of laboratory mice."""
+"""mvfl: from calibrated cameras to single-image 3D of laboratory mice.
 
-__version__ = "0.2.0"
+The parts that scripts and notebooks use; each is loaded when it is first asked for:
+
+- `Camera`, `Rig`, `load_rig`, `orbit_camera`: cameras and what the slots of a model mean.
+- `load_config`, `Layout`, `Plan`: the workflow's configuration, its paths and its jobs.
+- `Manifest`, `view_pictures`: data sets and their pictures.
+- `MultiViewPipeline`, `Sampler`: one picture to six views.
+- `Gslrm`, `load_gslrm`, `Gaussians`, `render`, `load_ply`, `save_ply`: views to 3D Gaussians, their pictures and files.
+- `DecisionRecord`: verdicts.
+- `InputError`: what everything raises when a file or a setting cannot be used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.3.0"
+
+if TYPE_CHECKING:
+    from mvfl.config.load import load_config
+    from mvfl.data.pictures import view_pictures
+    from mvfl.geometry.cameras import Camera, orbit_camera
+    from mvfl.geometry.rig import Rig, load_rig
+    from mvfl.gslrm.checkpoint import load_gslrm
+    from mvfl.gslrm.gaussians import Gaussians
+    from mvfl.gslrm.model import Gslrm
+    from mvfl.gslrm.ply import load_ply, save_ply
+    from mvfl.gslrm.rendering import render
+    from mvfl.layout import Layout
+    from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+    from mvfl.mvdiffusion.sampling import Sampler
+    from mvfl.records.decision import DecisionRecord
+    from mvfl.records.manifest import Manifest
+    from mvfl.runtime.files import InputError
+    from mvfl.stages.planning import Plan
+
+_PLACES = {
+    "load_config": "config.load", "view_pictures": "data.pictures", "Camera": "geometry.cameras",
+    "orbit_camera": "geometry.cameras", "Rig": "geometry.rig", "load_rig": "geometry.rig", "load_gslrm": "gslrm.checkpoint",
+    "Gaussians": "gslrm.gaussians", "Gslrm": "gslrm.model", "load_ply": "gslrm.ply", "save_ply": "gslrm.ply", "render": "gslrm.rendering", "Layout": "layout",
+    "MultiViewPipeline": "mvdiffusion.pipeline", "Sampler": "mvdiffusion.sampling", "DecisionRecord": "records.decision",
+    "Manifest": "records.manifest", "InputError": "runtime.files", "Plan": "stages.planning",
+}  # fmt: skip
+
+__all__ = ["Camera", "DecisionRecord", "Gaussians", "Gslrm", "InputError", "Layout", "Manifest", "MultiViewPipeline", "Plan",
+           "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "render", "save_ply",
+           "view_pictures"]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part when it is first asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"mvfl has no '{name}'; it offers {', '.join(__all__)}.")
+    return getattr(importlib.import_module(f"mvfl.{_PLACES[name]}"), name)

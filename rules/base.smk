@@ -1,16 +1,16 @@
-# Pretrained pipelines that experiments start from.
+# Pretrained pipelines that experiments start from, and new ones that are made of what an experiment learned.
 
 
 rule prepare_base:
     input:
-        manifest=scratch_data,
-        weights=weights_files,
+        unpack(inputs_of("base")),
+        weights=lambda w: PLAN.weights_files(w.base),
     output:
-        record=f"{RESULTS}/base/{{base}}/base.json",
+        record=str(LAYOUT.base("{base}")),
     log:
-        f"{RESULTS}/logs/prepare_base/{{base}}.log",
+        LAYOUT.log("prepare_base", "{base}"),
     benchmark:
-        f"{RESULTS}/benchmarks/prepare_base/{{base}}.tsv"
+        LAYOUT.benchmark("prepare_base", "{base}")
     conda:
         "../envs/cpu.yaml"
     threads: 2
@@ -18,13 +18,33 @@ rule prepare_base:
         mem_mb=8000,
         runtime=120,
     params:
-        settings=lambda w: settings(CONFIG.bases[w.base]),
-        out=f"{RESULTS}/base/{{base}}",
-        manifest=lambda w, input: (
-            f"--manifest '{input.manifest}'" if input.manifest else ""
-        ),
+        decisive=decisive("base"),
+        job=job_of("base"),
     message:
         "Checking base {wildcards.base}: every file is there and hashed."
     shell:
-        "mvfl base prepare --settings {params.settings:q} --out {params.out:q}"
-        " {params.manifest} --threads {threads} --log {log:q}"
+        "mvfl base prepare --job {params.job:q} --threads {threads} --log {log:q}"
+
+
+rule export_base:
+    input:
+        unpack(inputs_of("export")),
+    output:
+        card=str(LAYOUT.export("{experiment}")),
+    log:
+        LAYOUT.log("export_base", "{experiment}"),
+    benchmark:
+        LAYOUT.benchmark("export_base", "{experiment}")
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        decisive=decisive("export"),
+        job=job_of("export"),
+    message:
+        "Making a base of what {wildcards.experiment} learned."
+    shell:
+        "mvfl base export --job {params.job:q} --log {log:q}"

@@ -1,15 +1,15 @@
-# Samples and their manifest: rendered, or existing folders that are checked.
+# Samples and their manifest: rendered, made of a recording, or checked where they are.
 
 
 rule prepare_dataset:
     input:
-        recorded_files,
+        lambda w: PLAN.recorded_files(w.dataset),
     output:
-        manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
+        manifest=str(LAYOUT.manifest("{dataset}")),
     log:
-        f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
+        LAYOUT.log("prepare_dataset", "{dataset}"),
     benchmark:
-        f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+        LAYOUT.benchmark("prepare_dataset", "{dataset}")
     conda:
         "../envs/cpu.yaml"
     threads: 16
@@ -17,11 +17,10 @@ rule prepare_dataset:
         mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=240,
     params:
-        settings=lambda w: settings(CONFIG.datasets[w.dataset]),
-        pictures=pictures_mark,
-        out=f"{RESULTS}/data/{{dataset}}",
+        decisive=decisive("data"),
+        pictures=lambda w: PLAN.pictures_mark(w.dataset),
+        job=job_of("data"),
     message:
         "Preparing the samples of data set {wildcards.dataset} and checking their cameras."
     shell:
-        "mvfl data --name {wildcards.dataset} --settings {params.settings:q}"
-        " --out {params.out:q} --threads {threads} --log {log:q}"
+        "mvfl data --job {params.job:q} --threads {threads} --log {log:q}"

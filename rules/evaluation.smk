@@ -3,20 +3,13 @@
 
 checkpoint evaluate_checkpoint:
     input:
-        manifest=lambda w: manifest_of(experiment_of(w.experiment).dataset),
-        base=lambda w: base_of(experiment_of(w.experiment).base),
-        checkpoint=f"{RESULTS}/experiments/{{experiment}}/mvdiffusion/checkpoint-{{step}}/provenance.json",
-        log=f"{RESULTS}/experiments/{{experiment}}/mvdiffusion/checkpoint-{{step}}/log.jsonl",
-        prompts=lambda w: prompts_of(w.experiment, w.step)["embeds"],
+        unpack(inputs_of("evaluate")),
     output:
-        decision=f"{RESULTS}/experiments/{{experiment}}/evaluation/step-{{step}}/decision.json",
-        metrics=f"{RESULTS}/experiments/{{experiment}}/evaluation/step-{{step}}/metrics.json",
-        views=f"{RESULTS}/experiments/{{experiment}}/evaluation/step-{{step}}/views.png",
-        loss=f"{RESULTS}/experiments/{{experiment}}/evaluation/step-{{step}}/loss.png",
+        **LAYOUT.verdict("{experiment}", "{step}").declared(),
     log:
-        f"{RESULTS}/logs/evaluate_checkpoint/{{experiment}}-{{step}}.log",
+        LAYOUT.log("evaluate_checkpoint", "{experiment}-{step}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_checkpoint/{{experiment}}-{{step}}.tsv"
+        LAYOUT.benchmark("evaluate_checkpoint", "{experiment}-{step}")
     conda:
         "../envs/cuda.yaml"
     threads: 2
@@ -25,18 +18,9 @@ checkpoint evaluate_checkpoint:
         runtime=240,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment), Drawing),
-        evaluation=settings(CONFIG.evaluation),
-        override=lambda w: (
-            f"--override {CONFIG.decisions[w.experiment]}"
-            if w.experiment in CONFIG.decisions
-            else ""
-        ),
-        out=f"{RESULTS}/experiments/{{experiment}}/evaluation/step-{{step}}",
+        decisive=decisive("evaluate"),
+        job=job_of("evaluate"),
     message:
         "Judging {wildcards.experiment} at step {wildcards.step}: metrics per slot, baselines, decision A-D."
     shell:
-        "mvfl evaluate --name {wildcards.experiment} --settings {params.settings:q} --evaluation {params.evaluation:q}"
-        " --step {wildcards.step} --manifest {input.manifest:q} --base {input.base:q} --checkpoint {input.checkpoint:q}"
-        " --prompts {input.prompts:q} --train-log {input.log:q} {params.override}"
-        " --out {params.out:q} --threads {threads} --log {log:q}"
+        "mvfl evaluate --job {params.job:q} --threads {threads} --log {log:q}"

@@ -1,20 +1,15 @@
-# GS-LRM on the generated views: the 3D model.
+# GS-LRM on generated or recorded views: the 3D model.
 
 
 rule finetune_gslrm:
     input:
-        base=lambda w: base_of(experiment_of(w.experiment).base),
-        real=lambda w: manifest_of(experiment_of(w.experiment).dataset),
-        synthetic=f"{RESULTS}/experiments/{{experiment}}/synthetic/manifest.json",
+        unpack(inputs_of("gslrm")),
     output:
-        **{
-            k: v.replace("EXPERIMENT", "{experiment}")
-            for k, v in gslrm_of("EXPERIMENT").items()
-        },
+        **LAYOUT.reconstruction("{experiment}").declared(),
     log:
-        f"{RESULTS}/logs/finetune_gslrm/{{experiment}}.log",
+        LAYOUT.log("finetune_gslrm", "{experiment}"),
     benchmark:
-        f"{RESULTS}/benchmarks/finetune_gslrm/{{experiment}}.tsv"
+        LAYOUT.benchmark("finetune_gslrm", "{experiment}")
     conda:
         "../envs/cuda.yaml"
     threads: 8
@@ -23,15 +18,10 @@ rule finetune_gslrm:
         runtime=1440,
         gpu=0,
     params:
-        decisive=lambda w: decisive(experiment_of(w.experiment).gslrm, GslrmFinetuning),
-        settings=lambda w, input: settings(experiment_of(w.experiment).gslrm),
-        wandb=lambda w, input: settings(CONFIG.wandb),
-        run=lambda w, input: f"gslrm_{experiment_of(w.experiment).wandb_run}",
-        state=lambda w: state_of(w.experiment, "gslrm"),
-        out=f"{RESULTS}/experiments/{{experiment}}/gslrm",
+        decisive=decisive("gslrm"),
+        job=job_of("gslrm"),
+        state=str(LAYOUT.state("{experiment}", "gslrm")),
     message:
         "Fine-tuning GS-LRM on the views of {wildcards.experiment}; state and log are in {params.state}."
     shell:
-        "mvfl gslrm --settings {params.settings:q} --wandb {params.wandb:q} --run {params.run:q} --base {input.base:q}"
-        " --real {input.real:q} --synthetic {input.synthetic:q} --state {params.state:q} --out {params.out:q}"
-        " --minutes {resources.runtime} --threads {threads} --log {log:q}"
+        "mvfl gslrm --job {params.job:q} --minutes {resources.runtime} --threads {threads} --log {log:q}"

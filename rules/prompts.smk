@@ -3,16 +3,13 @@
 
 rule embed_prompts:
     input:
-        base=f"{RESULTS}/base/{{base}}/base.json",
+        unpack(inputs_of("prompts")),
     output:
-        embeds=f"{RESULTS}/prompts/{{base}}/{{style}}/clr_embeds.pt",
-        metadata=f"{RESULTS}/prompts/{{base}}/{{style}}/metadata.json",
-        similarity=f"{RESULTS}/prompts/{{base}}/{{style}}/similarity.json",
-        picture=f"{RESULTS}/prompts/{{base}}/{{style}}/similarity.png",
+        **LAYOUT.prompts("{base}", "{style}").declared(),
     log:
-        f"{RESULTS}/logs/embed_prompts/{{base}}-{{style}}.log",
+        LAYOUT.log("embed_prompts", "{base}-{style}"),
     benchmark:
-        f"{RESULTS}/benchmarks/embed_prompts/{{base}}-{{style}}.tsv"
+        LAYOUT.benchmark("embed_prompts", "{base}-{style}")
     conda:
         "../envs/cpu.yaml"
     threads: 2
@@ -20,8 +17,8 @@ rule embed_prompts:
         mem_mb=8000,
         runtime=30,
     params:
-        out=f"{RESULTS}/prompts/{{base}}/{{style}}",
+        job=job_of("prompts"),
     message:
         "Encoding the prompts of style {wildcards.style} with base {wildcards.base}."
     shell:
-        "mvfl prompts --style {wildcards.style} --base {input.base:q} --output-dir {params.out:q} --log {log:q}"
+        "mvfl prompts --job {params.job:q} --log {log:q}"

@@ -3,17 +3,13 @@
 
 rule render_report:
     input:
-        decision=lambda w: decision_of(w.experiment),
-        metrics=lambda w: decision_of(w.experiment).replace(
-            "decision.json", "metrics.json"
-        ),
-        gslrm=converged_gslrm,
+        unpack(inputs_of("report")),
     output:
-        page=f"{RESULTS}/experiments/{{experiment}}/report/index.html",
+        page=str(LAYOUT.report("{experiment}")),
     log:
-        f"{RESULTS}/logs/render_report/{{experiment}}.log",
+        LAYOUT.log("render_report", "{experiment}"),
     benchmark:
-        f"{RESULTS}/benchmarks/render_report/{{experiment}}.tsv"
+        LAYOUT.benchmark("render_report", "{experiment}")
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -21,27 +17,26 @@ rule render_report:
         mem_mb=2000,
         runtime=15,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment)),
-        gslrm=lambda w, input: (
-            f"--gslrm '{Path(input.gslrm[0]).parent}'" if input.gslrm else ""
-        ),
+        settings=lambda w: PLAN.experiment(w.experiment).model_dump_json(),
+        job=job_of("report"),
     message:
         "Writing the page of {wildcards.experiment}."
     shell:
-        "mvfl report --name {wildcards.experiment} --settings {params.settings:q} --decision {input.decision:q}"
-        " {params.gslrm} --out {output.page:q} --log {log:q}"
+        "mvfl report --job {params.job:q} --log {log:q}"
 
 
 rule write_journal:
     input:
-        decisions=visited_decisions,
+        decisions=lambda w: [
+            str(d) for d in PLAN.journal(PLAN.route(decided_case)).decisions
+        ],
     output:
-        table=f"{RESULTS}/journal.csv",
-        page=f"{RESULTS}/journal.md",
+        table=str(LAYOUT.journal),
+        page=str(LAYOUT.journal.with_suffix(".md")),
     log:
-        f"{RESULTS}/logs/write_journal.log",
+        LAYOUT.log("write_journal"),
     benchmark:
-        f"{RESULTS}/benchmarks/write_journal.tsv"
+        LAYOUT.benchmark("write_journal")
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -50,26 +45,26 @@ rule write_journal:
         runtime=5,
     params:
         cases=json.dumps(CONFIG.cases, sort_keys=True),
+        job=lambda w, input: PLAN.journal(PLAN.route(decided_case)).model_dump_json(),
     message:
         "Writing the journal of {input.decisions}."
     shell:
-        "mvfl journal --cases {params.cases:q} --table {output.table:q} --page {output.page:q} --log {log:q}"
-        " {input.decisions:q}"
+        "mvfl journal --job {params.job:q} --log {log:q}"
 
 
 # Ends the run with a non-zero status when no experiment is left; its output is never made.
 rule report_exhausted:
     input:
-        journal=f"{RESULTS}/journal.md",
+        journal=str(LAYOUT.journal.with_suffix(".md")),
         pages=lambda w: [
-            report_of(name) for name, _ in follow(CONFIG, decided_case).visited
+            str(LAYOUT.report(name)) for name, _ in PLAN.route(decided_case).visited
         ],
     output:
-        f"{RESULTS}/exhausted",
+        str(LAYOUT.exhausted),
     log:
-        f"{RESULTS}/logs/report_exhausted.log",
+        LAYOUT.log("report_exhausted"),
     benchmark:
-        f"{RESULTS}/benchmarks/report_exhausted.tsv"
+        LAYOUT.benchmark("report_exhausted")
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -79,4 +74,4 @@ rule report_exhausted:
     message:
         "No experiment converged and none is left to try; everything is kept, see {input.journal}."
     shell:
-        "echo 'No experiment converged and none is left to try; see {input.journal}.' | tee {log:q} >&2; exit 1"
+        "echo 'No experiment converged and none is left to try; see the journal.' | tee {log:q} >&2; exit 1"

@@ -1,4 +1,4 @@
-# Six generated views per sample, from the checkpoint that was judged; in pieces that can run beside each other.
+# Generated views per sample, from the checkpoint that was judged; in pieces that can run beside each other.
 
 
 scattergather:
@@ -7,13 +7,13 @@ scattergather:
 
 rule generate_synthetic:
     input:
-        unpack(synthetic_inputs),
+        unpack(inputs_of("synthetic")),
     output:
-        piece=f"{RESULTS}/experiments/{{experiment}}/synthetic/pieces/{{scatteritem}}.json",
+        piece=str(LAYOUT.piece("{experiment}", "{scatteritem}")),
     log:
-        f"{RESULTS}/logs/generate_synthetic/{{experiment}}-{{scatteritem}}.log",
+        LAYOUT.log("generate_synthetic", "{experiment}-{scatteritem}"),
     benchmark:
-        f"{RESULTS}/benchmarks/generate_synthetic/{{experiment}}-{{scatteritem}}.tsv"
+        LAYOUT.benchmark("generate_synthetic", "{experiment}-{scatteritem}")
     conda:
         "../envs/cuda.yaml"
     threads: 2
@@ -22,28 +22,24 @@ rule generate_synthetic:
         runtime=720,
         gpu=0,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment), Generation),
-        state=lambda w: state_of(w.experiment, "synthetic"),
+        decisive=decisive("synthetic"),
+        job=job_of("synthetic"),
     message:
-        "Drawing six views per sample with {wildcards.experiment}, piece {wildcards.scatteritem}."
+        "Sampling the views of {wildcards.experiment}, piece {wildcards.scatteritem}."
     shell:
-        "mvfl synthetic --settings {params.settings:q} --manifest {input.manifest:q} --base {input.base:q}"
-        " --checkpoint {input.checkpoint:q} --prompts {input.prompts:q} --state {params.state:q} --out {output.piece:q}"
-        " --piece {wildcards.scatteritem} --minutes {resources.runtime} --threads {threads} --log {log:q}"
+        "mvfl synthetic --job {params.job:q} --minutes {resources.runtime} --threads {threads} --log {log:q}"
 
 
 rule join_synthetic:
     input:
-        unpack(synthetic_inputs),
-        pieces=gather.synthetic(
-            f"{RESULTS}/experiments/{{{{experiment}}}}/synthetic/pieces/{{scatteritem}}.json"
-        ),
+        unpack(inputs_of("generation")),
+        pieces=gather.synthetic(str(LAYOUT.piece("{{experiment}}", "{scatteritem}"))),
     output:
-        manifest=f"{RESULTS}/experiments/{{experiment}}/synthetic/manifest.json",
+        manifest=str(LAYOUT.synthetic("{experiment}")),
     log:
-        f"{RESULTS}/logs/join_synthetic/{{experiment}}.log",
+        LAYOUT.log("join_synthetic", "{experiment}"),
     benchmark:
-        f"{RESULTS}/benchmarks/join_synthetic/{{experiment}}.tsv"
+        LAYOUT.benchmark("join_synthetic", "{experiment}")
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -51,12 +47,8 @@ rule join_synthetic:
         mem_mb=2000,
         runtime=60,
     params:
-        settings=lambda w: settings(experiment_of(w.experiment), Generation),
-        state=lambda w: state_of(w.experiment, "synthetic"),
-        out=subpath(output.manifest, parent=True),
+        job=lambda w, input: PLAN.join(w.experiment, input.pieces).model_dump_json(),
     message:
         "Joining the pieces of {wildcards.experiment}."
     shell:
-        "mvfl join-synthetic {input.pieces:q} --settings {params.settings:q} --manifest {input.manifest:q}"
-        " --base {input.base:q} --checkpoint {input.checkpoint:q} --prompts {input.prompts:q} --state {params.state:q}"
-        " --out {params.out:q} --log {log:q}"
+        "mvfl join --job {params.job:q} --log {log:q}"

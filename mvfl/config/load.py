@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.runtime.files import InputError
+from mvfl.runtime.reading import named_errors, read_text
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -45,12 +46,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, not YAML, a key that stands twice, or something else than a table.
     """
-    try:
-        content = yaml.load(path.read_text(), _UniqueKeys) or {}
-    except FileNotFoundError as error:
-        raise InputError(f"Configuration file {path} does not exist.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+    text = read_text(path, "name the configuration files that are to be read")
+    with named_errors(path, "YAML", "mend the line"):
+        content = yaml.load(text, _UniqueKeys) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold keys and values, it holds a {type(content).__name__}.")
     return content

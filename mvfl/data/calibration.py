@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,47 @@ import numpy as np
 
 from mvfl.geometry.cameras import Camera, CameraError
 from mvfl.runtime.files import InputError, write_json
+from mvfl.runtime.reading import named_errors, read_table, require_file
 
-# What a pickled list of numpy arrays needs; anything else could run code.
-HARMLESS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
-}  # fmt: skip
+LARGEST = 2**20  # bytes; a calibration of a hundred cameras takes a tenth
+ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """What a pickled array begins as. A file could ask for any size here, honest ones ask for none."""
+    if shape not in ((0,), 0):
+        raise InputError("The pickle asks for an array of a size of its own, which honest ones do not.")
+    return np.ndarray.__new__(np.ndarray, (0,), code)
 
 
 class _ArraysOnly(pickle.Unpickler):
+    """Reads arrays and plain values; whatever else could run code or take memory is refused."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in HARMLESS:
-            raise InputError(f"The pickle asks for {module}.{name}, which arrays do not need: it could run code. It was not read.")
-        return super().find_class(module, name)
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}:
+            return super().find_class(module, name)
+        if module in ARRAYS and name == "_reconstruct":
+            return _empty_array
+        if module in ARRAYS and name in ("scalar", "_frombuffer"):
+            return super().find_class(module, name)
+        raise InputError(f"The pickle asks for {module}.{name}, which arrays do not need: it could run code. It was not read.")
+
+
+def _read_pickle(path: Path) -> Any:
+    """A pickle of arrays. Its opcodes are looked at first: some reserve memory before anything is checked.
+
+    Raises:
+        InputError: too large, damaged, or asking for anything but arrays.
+    """
+    remedy = "export the calibration again, as a list of cameras with R, T and K"
+    data = require_file(path, remedy).read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else b""
+    if not data:
+        raise InputError(f"{require_file(path, remedy)} is empty, or too large for a calibration (at most 1 MB); {remedy}.")
+    with named_errors(path, "a pickle", remedy):
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(data):
+                raise ValueError("it asks for memory that it cannot fill")
+        return _ArraysOnly(io.BytesIO(data)).load()
 
 
 def convert_calibration(source: Path, target: Path) -> int:
@@ -40,17 +68,13 @@ def convert_calibration(source: Path, target: Path) -> int:
     Raises:
         InputError: the pickle holds anything but arrays, or misses an entry.
     """
-    try:
-        with open(source, "rb") as handle:
-            content = _ArraysOnly(handle).load()
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
-        raise InputError(f"{source} cannot be read as a pickle ({error}).") from error
-    if isinstance(content, dict):
-        content = [content[key] for key in sorted(content, key=int)]
-    try:
+    content = _read_pickle(source)
+    with named_errors(source, "a list of cameras with R, T and K", "export the calibration again"):
+        if isinstance(content, dict):
+            content = [content[key] for key in sorted(content, key=int)]
         cameras = [{key: np.asarray(entry[key], dtype=float).tolist() for key in ("R", "T", "K")} for entry in content]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{source} is not a list of cameras with R, T and K ({error!r}).") from error
+        if not cameras or not all(np.isfinite(np.concatenate([np.ravel(m) for m in c.values()])).all() for c in cameras):
+            raise ValueError("no camera, or numbers that are not finite")
     write_json(target, {"cameras": cameras})
     return len(cameras)
 
@@ -66,18 +90,19 @@ def read_calibration(path: Path, width: int, height: int) -> list[Camera]:
         InputError: missing, or not of this form.
         CameraError: a rotation that mirrors or scales, or a skewed K.
     """
-    try:
-        entries = json.loads(path.read_text())["cameras"]
+    remedy = f"`mvfl calibration new_cam.pkl {path}` writes it from a pickle; docs/data.md says its form"
+    entries = read_table(path, remedy).get("cameras")
+    with named_errors(path, "a calibration", remedy):
+        if not isinstance(entries, list) or not entries:
+            raise ValueError("no list 'cameras'")
         matrices = [[np.asarray(entry[key], dtype=float) for key in ("R", "T", "K")] for entry in entries]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; `mvfl calibration new_cam.pkl {path}` writes it from a pickle.") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a calibration ({error!r}); see docs/data.md for its form.") from error
     cameras = []
     for number, (rotation, translation, k) in enumerate(matrices):
         where = f"{path}, camera {number}"
         if rotation.shape != (3, 3) or translation.size != 3 or k.shape != (3, 3):
             raise InputError(f"{where}: R and K must be 3 x 3 and T must have 3 numbers.")
+        if not all(np.isfinite(m).all() for m in (rotation, translation, k)) or min(k[0, 0], k[1, 1]) <= 0:
+            raise CameraError(f"{where}: R, T and K must be finite, and the focal lengths in K positive.")
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0.99:
             determinant = np.linalg.det(rotation)
             raise CameraError(f"{where}: R is not a rotation (det {determinant:+.3f}); write world-to-camera, OpenCV axes.")

@@ -1,4 +1,4 @@
-"""Stage `data`, kind `folder`: check existing sample folders and write their manifest."""
+"""Data of kind `folder`: check existing sample folders and write their manifest."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mvfl.config.schema import FolderDataset
-from mvfl.data.samples import MASK_THRESHOLD, Manifest, Sample, read_rgba, rgba_tensor, write_manifest
+from mvfl.config.datasets import FolderDataset
+from mvfl.data.pictures import MASK_THRESHOLD, read_rgba, rgba_tensor
 from mvfl.data.silhouettes import HULL_SIDE, silhouette_overlap, touches_border, triangulated_centre
 from mvfl.geometry.cameras import ORBIT_DISTANCE
 from mvfl.geometry.rig import Rig, load_rig
+from mvfl.records.manifest import Manifest
+from mvfl.records.samples import CAMERAS, Sample
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
@@ -75,12 +77,12 @@ def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
     _check_pictures(settings, len(names) * len(rig.cameras), errors, overlaps, clipped)
     train, val = block_split(names, settings.val_fraction, settings.gap)
     write_provenance(out, "data", settings.model_dump(mode="json"), {"samples": settings.path}, rig.hash)
-    return write_manifest(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val)
+    return Manifest.write(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val)
 
 
 def _check_cameras(sample: Sample, rig: Rig, settings: FolderDataset) -> None:
     """Refuse cameras that are not the rig's."""
-    where, views = sample.folder / "opencv_cameras.json", len(rig.cameras)
+    where, views = sample.folder / CAMERAS, len(rig.cameras)
     if len(sample.cameras) != views + settings.extra_views:
         raise InputError(
             f"{where} holds {len(sample.cameras)} frames, expected {views} of the rig and {settings.extra_views} further ones; "

@@ -1,4 +1,4 @@
-"""Stage `data`, kind `rodent`: render the embedded animal into sample folders."""
+"""Data of kind `rodent`: render the embedded animal into sample folders."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from mvfl.config.schema import RodentDataset
+from mvfl.config.datasets import RodentDataset
 from mvfl.data.rodent.sampling import make_sample
-from mvfl.data.samples import Manifest, write_manifest
 from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import load_rig
-from mvfl.runtime.files import write_json, written_aside
+from mvfl.records.manifest import Manifest
+from mvfl.records.samples import write_sample
+from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import tracked
 from mvfl.runtime.provenance import write_provenance
 
@@ -40,13 +41,9 @@ def render_sample(settings: RodentDataset, folder: Path, index: int) -> str:
         (settings.seed, index), cameras, settings.coats, settings.poses, settings.fill, settings.fur_layers,
         frame_cameras=len(rig.cameras),
     )  # fmt: skip
-    target = folder / f"sample_{index:06d}"
-    (target / "images").mkdir(parents=True)
-    frames = [camera.to_frame(i) for i, camera in enumerate(cameras)]
-    for frame, picture in zip(frames, drawn.pictures, strict=True):
-        Image.fromarray(picture).save(target / frame["file_path"])
-    write_json(target / "opencv_cameras.json", {"id": target.name, **drawn.meta, "frames": frames})
-    return target.name
+    name = f"sample_{index:06d}"
+    write_sample(folder / name, cameras, [Image.fromarray(p) for p in drawn.pictures], **drawn.meta)
+    return name
 
 
 def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) -> Manifest:
@@ -68,7 +65,7 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
                 pass
     rig = load_rig(settings.rig, settings.image_size)
     write_provenance(out, "data", settings.model_dump(mode="json"), {}, rig.hash)
-    return write_manifest(
+    return Manifest.write(
         out / "manifest.json", name, out / "samples", rig, settings.image_size,
         names[: settings.train], names[settings.train :],
     )  # fmt: skip

@@ -76,8 +76,10 @@ class Camera:
             where: what to name in the message, for example a file and a view number.
         """
         rotation = self.w2c[:3, :3]
-        if not np.isfinite(self.w2c).all():
-            raise CameraError(f"{where}: w2c holds NaN or infinity; write the calibration again.")
+        if not np.isfinite(self.w2c).all() or not all(math.isfinite(v) for v in (self.fx, self.fy, self.cx, self.cy)):
+            raise CameraError(f"{where}: w2c, fx, fy, cx or cy holds NaN or infinity; write the calibration again.")
+        if not np.allclose(self.w2c[3], [0, 0, 0, 1], atol=1e-6):
+            raise CameraError(f"{where}: the last row of w2c is {self.w2c[3].tolist()}, expected 0 0 0 1; write rows, not columns.")
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
             raise CameraError(f"{where}: the rotation of w2c is not orthonormal; a scale belongs into the translation, not into R.")
         determinant = float(np.linalg.det(rotation))
@@ -105,15 +107,29 @@ class Camera:
 
     @staticmethod
     def from_frame(frame: dict[str, Any], where: str) -> Camera:
-        """Read one entry of `frames` in `opencv_cameras.json`; raises `CameraError` naming `where`."""
+        """Read one entry of `frames` in `opencv_cameras.json`.
+
+        Args:
+            frame: JSON table with w, h, fx, fy, cx, cy in pixels and w2c, 4 x 4 row-major.
+            where: what to name in the message.
+
+        Raises:
+            CameraError: something is missing, no number, or impossible.
+        """
+        if not isinstance(frame, dict):
+            raise CameraError(f"{where}: a table with w2c and intrinsics is expected, found a {type(frame).__name__}.")
         missing = [k for k in ("w", "h", "fx", "fy", "cx", "cy", "w2c") if k not in frame]
         if missing:
             raise CameraError(f"{where}: {', '.join(missing)} missing; see docs/data.md for the camera file.")
-        w2c = np.array(frame["w2c"], dtype=np.float64)
+        try:
+            w2c = np.array(frame["w2c"], dtype=np.float64)
+            fx, fy, cx, cy = (float(frame[k]) for k in ("fx", "fy", "cx", "cy"))
+            width, height = int(frame["w"]), int(frame["h"])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CameraError(f"{where}: w, h, fx, fy, cx, cy and w2c must be numbers ({error}); see docs/data.md.") from error
         if w2c.shape != (4, 4):
             raise CameraError(f"{where}: w2c has shape {w2c.shape}, expected 4 x 4, row-major.")
-        fx, fy, cx, cy = (float(frame[k]) for k in ("fx", "fy", "cx", "cy"))
-        camera = Camera(int(frame["w"]), int(frame["h"]), fx, fy, cx, cy, w2c)
+        camera = Camera(width, height, fx, fy, cx, cy, w2c)
         camera.check(where)
         return camera
 

@@ -31,9 +31,7 @@ def grid_points(side: int, half: float = HALF_SIDE) -> Float[Tensor, "point 3"]:
 
 
 def sample_pictures(
-    pictures: Float[Tensor, "view channel height width"],
-    projections: Float[Tensor, "view 3 4"],
-    points: Float[Tensor, "point 3"],
+    pictures: Float[Tensor, "view channel height width"], projections: Float[Tensor, "view 3 4"], points: Float[Tensor, "point 3"]
 ) -> tuple[Float[Tensor, "view channel point"], Float[Tensor, "view point"]]:
     """Values of the pictures at the projections of world points (bilinear), and the points' depths."""
     height, width = pictures.shape[-2:]

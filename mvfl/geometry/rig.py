@@ -105,11 +105,11 @@ class Rig:
     @staticmethod
     def from_json(data: dict[str, Any], where: str) -> Rig:
         """Read a rig; raises `CameraError` naming `where` when a camera is impossible."""
-        frames = data.get("frames")
+        frames = data.get("frames") if isinstance(data, dict) else None
         if not isinstance(frames, list) or not frames:
             raise CameraError(f"{where}: no 'frames' list; a rig needs one entry per camera.")
         cameras = [Camera.from_frame(f, f"{where}, view {i}") for i, f in enumerate(frames)]
-        return Rig(data.get("name", "unnamed"), cameras)
+        return Rig(str(data.get("name", "unnamed")), cameras)
 
     def disagreement(self, cameras: list[Camera]) -> Disagreement:
         """How far other cameras are from the rig's, at the worst."""
@@ -127,7 +127,7 @@ class Rig:
 
     @property
     def mean_distance(self) -> float:
-        """Of the cameras to the origin; the published models were trained at 2.7."""
+        """Mean distance between the cameras and the world's origin, in world units; the published models know 2.7."""
         return float(np.mean([np.linalg.norm(c.position) for c in self.cameras]))
 
 
@@ -141,7 +141,19 @@ def load_rig(name_or_path: str, size: int = 512) -> Rig:
         rows = BUILT_IN_RIGS[name_or_path]
         return Rig(name_or_path, [orbit_camera(a, e, d, size, f) for a, e, d, f in rows])
     path = Path(name_or_path)
-    if not path.is_file():
+    if not _is_file(path):
         names = ", ".join(sorted(BUILT_IN_RIGS))
         raise CameraError(f"Rig '{name_or_path}' is neither built in ({names}) nor a JSON file that exists.")
-    return Rig.from_json(json.loads(path.read_text()), str(path)).resized(size)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CameraError(f"{path} cannot be read as a rig ({error}); see docs/data.md for its form.") from error
+    return Rig.from_json(content, str(path)).resized(size)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path leads to an ordinary file; a name that no system can have leads nowhere."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

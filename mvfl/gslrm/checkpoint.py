@@ -5,34 +5,49 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mvfl.gslrm.model import Gslrm, GslrmConfig
-from mvfl.mvdiffusion.unet import load_strictly
 from mvfl.runtime.files import InputError
+from mvfl.runtime.reading import named_errors, require_file
+from mvfl.runtime.weights import load_strictly, read_metadata, read_pickled, read_safetensors, require_sound
 
 IGNORED_PREFIX = "loss_calculator."
 MODEL_PREFIX = "model."
 METADATA_KEY = "mvfl"
 
 
-def config_from_state(state: Mapping[str, Tensor], image_size: int, head_width: int) -> GslrmConfig:
+@runtime_checkable
+class Shaped(Protocol):
+    """What has a shape: a tensor, or an entry of a file's header."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes per dimension."""
+        ...
+
+
+def config_from_state(state: Mapping[str, Shaped], image_size: int, head_width: int) -> GslrmConfig:
     """Read the architecture off the shapes; head width and image size are not among them.
 
+    Args:
+        state: tensors by name, or anything with `.shape`.
+        image_size: pixels per side of the inputs.
+        head_width: of the attention.
+
     Raises:
-        InputError: a tensor that decides the architecture is missing.
+        InputError: a tensor that decides the architecture is missing or has another number of dimensions.
     """
     try:
         free, width = state["gaussian_position_embeddings"].shape
         patch_in = state["patch_embedder.1.weight"].shape[1]
         channels = state["gaussian_upsampler.linear.weight"].shape[0]
         patch = round((state["pixel_gaussian_decoder.1.weight"].shape[0] / channels) ** 0.5)
-    except KeyError as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"The checkpoint misses {error}; it is not a GS-LRM checkpoint.") from error
     layers = len({k.split(".")[1] for k in state if k.startswith("transformer_layers.")})
     return GslrmConfig(
@@ -53,20 +68,17 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Pickled files are read with `weights_only=True`, so no code in them can run.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; GS-LRM never starts from random weights by mistake.")
+    require_file(path, "GS-LRM never starts from random weights by mistake: name a checkpoint")
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            model = {k.removeprefix(MODEL_PREFIX): file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            rest = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        model = {k.removeprefix(MODEL_PREFIX): v for k, v in read_safetensors(path).items()}
+        rest = read_metadata(path, METADATA_KEY)
     else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(f"{path} cannot be read as a checkpoint ({error}); download it again.") from error
+        content = read_pickled(path, "a GS-LRM checkpoint")
         if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise InputError(f"{path} is not a GS-LRM checkpoint: a dictionary with an entry 'model' is expected.")
         model, rest = content["model"], {k: v for k, v in content.items() if k != "model"}
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in model.items()):
+        raise InputError(f"{path} is not a GS-LRM checkpoint: its entry 'model' must hold tensors by name.")
     return {k: v for k, v in model.items() if not k.startswith(IGNORED_PREFIX)}, rest
 
 
@@ -82,10 +94,11 @@ def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
         InputError: missing, unexpected or misshapen tensors, all in one message.
     """
     state, rest = read_state(path)
-    head_width = int(rest.get("head_width", 64))
-    config = config_from_state(state, image_size, head_width)
-    model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
+    with named_errors(path, "a GS-LRM checkpoint", "copy or make it again"):
+        config = config_from_state(state, image_size, int(rest.get("head_width", 64)))
+        model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
     load_strictly(model, state, str(path))
+    require_sound(state, str(path))
     return model.eval()
 
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from mvfl.config.schema import GslrmFinetuning, GslrmLosses
+from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
 from mvfl.gslrm.model import Rays
+from mvfl.gslrm.rendering import Rendering
+from mvfl.runtime.weights import load_strictly, read_tensors, require_sound
 
 VGG_MEAN = (123.68, 116.779, 103.939)
 VGG_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -45,10 +46,16 @@ class Vgg19(nn.Module):
 
 
 def load_vgg(path: Path) -> Vgg19:
-    """Read `conv<i>.weight|bias`; entries of later convolutions are ignored since no feature uses them."""
+    """Read `conv<i>.weight|bias`; entries of later convolutions are ignored since no feature uses them.
+
+    Raises:
+        InputError: missing, damaged, or lacking a tensor.
+    """
     vgg = Vgg19()
     wanted = vgg.state_dict()
-    vgg.load_state_dict({k: v for k, v in load_file(path).items() if k in wanted})
+    state = {k: v for k, v in read_tensors(path, "VGG-19 weights").items() if k in wanted}
+    load_strictly(vgg, state, str(path))
+    require_sound(state, str(path))
     return vgg
 
 
@@ -126,53 +133,69 @@ class LossValues(NamedTuple):
     terms: dict[str, Tensor]
 
 
+class Targets(NamedTuple):
+    """What renderings should look like.
+
+    Attributes:
+        images: pictures over the background, all pixels count.
+        alphas: masks, where there are some.
+    """
+
+    images: Float[Tensor, "b v 3 height width"]
+    alphas: Float[Tensor, "b v 1 height width"] | None = None
+
+
+class PixelGaussians(NamedTuple):
+    """Centres of the pixel Gaussians and the rays that they belong to, of the input views."""
+
+    xyz: Float[Tensor, "b seen 3 height width"]
+    rays: Rays
+
+
 def gslrm_loss(
-    settings: GslrmLosses,
-    images: Float[Tensor, "b v 3 height width"],
-    alphas: Float[Tensor, "b v 1 height width"] | None,
-    target: Float[Tensor, "b v 3 height width"],
-    target_alpha: Float[Tensor, "b v 1 height width"] | None,
-    xyz: Float[Tensor, "b seen 3 height width"] | None = None,
-    rays: Rays | None = None,
+    weights: GslrmLosses,
+    drawn: Rendering,
+    targets: Targets,
+    pixels: PixelGaussians | None = None,
     mask_pixelalign: bool = True,
     vgg: Vgg19 | None = None,
 ) -> LossValues:
     """Weighted sum of the active terms; a weight of 0 removes a term.
 
     Args:
-        settings: weights.
-        images: renderings, not clamped.
-        alphas: rendered opacity, for the `alpha` term.
-        target: pictures over the background, all pixels count.
-        target_alpha: masks.
-        xyz, rays: pixel Gaussians and rays of the input views, for `pixelalign` and `pointsdist`.
+        weights: of the terms.
+        drawn: renderings, not clamped, and their opacity.
+        targets: what they should look like.
+        pixels: for `pixelalign` and `pointsdist`.
         mask_pixelalign: multiply by the mask (input and target views must then agree).
         vgg: network of the perceptual term.
     """
-    flat, truth = images.flatten(0, 1), target.flatten(0, 1)
+    flat, truth = drawn.images.flatten(0, 1), targets.images.flatten(0, 1)
     terms: dict[str, Tensor] = {}
-    if settings.l2:
+    if weights.l2:
         terms["l2"] = (flat - truth).square().mean()
-    if settings.masked_l2:
-        if target_alpha is None:
-            raise ValueError("The masked_l2 term needs masks.")
-        terms["masked_l2"] = masked_l2_loss(images, target, target_alpha)
-    if settings.ssim:
+    if weights.masked_l2:
+        terms["masked_l2"] = masked_l2_loss(drawn.images, targets.images, _masks(targets, "masked_l2"))
+    if weights.ssim:
         terms["ssim"] = ssim_loss(flat, truth)
-    if settings.perceptual:
+    if weights.perceptual:
         if vgg is None:
             raise ValueError("The perceptual term needs its network.")
         terms["perceptual"] = perceptual_loss(vgg, flat, truth)
-    if settings.alpha:
-        if alphas is None or target_alpha is None:
-            raise ValueError("The alpha term needs masks; generated views have none: derive them first.")
-        terms["alpha"] = (alphas - target_alpha).abs().mean()
-    if settings.pixelalign or settings.pointsdist:
-        if xyz is None or rays is None:
+    if weights.alpha:
+        terms["alpha"] = (drawn.alphas - _masks(targets, "alpha")).abs().mean()
+    if weights.pixelalign or weights.pointsdist:
+        if pixels is None:
             raise ValueError("pixelalign and pointsdist need the pixel Gaussians and rays.")
-        if settings.pixelalign:
-            terms["pixelalign"] = pixelalign_loss(xyz, rays, target_alpha if mask_pixelalign else None)
-        if settings.pointsdist:
-            terms["pointsdist"] = pointsdist_loss(xyz, rays)
-    total = sum((getattr(settings, k) * v for k, v in terms.items()), torch.zeros((), device=images.device))
+        if weights.pixelalign:
+            terms["pixelalign"] = pixelalign_loss(pixels.xyz, pixels.rays, targets.alphas if mask_pixelalign else None)
+        if weights.pointsdist:
+            terms["pointsdist"] = pointsdist_loss(pixels.xyz, pixels.rays)
+    total = sum((getattr(weights, k) * v for k, v in terms.items()), torch.zeros((), device=drawn.images.device))
     return LossValues(total, terms)
+
+
+def _masks(targets: Targets, term: str) -> Float[Tensor, "b v 1 height width"]:
+    if targets.alphas is None:
+        raise ValueError(f"The {term} term needs masks; generated views have none: derive them first.")
+    return targets.alphas

@@ -161,8 +161,7 @@ class Gslrm(nn.Module):
         if c.reference_marker:
             self.view_type_embeddings = nn.Parameter(torch.empty(2, c.width))
         self.patch_embedder = nn.Sequential(
-            Rearrange("n c (h ph) (w pw) -> n (h w) (ph pw c)", ph=p, pw=p),
-            nn.Linear(c.in_channels * p * p, c.width, bias=False),
+            Rearrange("n c (h ph) (w pw) -> n (h w) (ph pw c)", ph=p, pw=p), nn.Linear(c.in_channels * p * p, c.width, bias=False)
         )
         self.input_layer_norm = nn.LayerNorm(c.width, bias=False)
         self.transformer_layers = nn.ModuleList(_Block(c.width, c.head_width) for _ in range(c.layers))
@@ -229,10 +228,7 @@ class Gslrm(nn.Module):
         return 1.5 * (2 * fraction - 1) + 2.7
 
     def forward(
-        self,
-        images: Float[Tensor, "b v 3 height width"],
-        c2w: Float[Tensor, "b v 4 4"],
-        intrinsics: Float[Tensor, "b v 4"],
+        self, images: Float[Tensor, "b v 3 height width"], c2w: Float[Tensor, "b v 4 4"], intrinsics: Float[Tensor, "b v 4"]
     ) -> GslrmOutput:
         """Reconstruct a batch of objects.
 

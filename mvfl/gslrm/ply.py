@@ -9,6 +9,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from mvfl.gslrm.gaussians import Gaussians
+from mvfl.runtime.reading import named_errors, require_file
 
 REST = 45  # always written: coefficients of degree 1 to 3
 NAMES = [
@@ -44,19 +45,33 @@ def save_ply(gaussians: Gaussians, path: Path) -> None:
 
 
 def load_ply(path: Path, sh_degree: int = 0) -> Gaussians:
-    """Read a file that `save_ply` wrote."""
-    v = PlyData.read(str(path))["vertex"]
-    column = lambda *names: torch.from_numpy(np.stack([v[n] for n in names], 1).astype(np.float32))  # noqa: E731
-    size = (sh_degree + 1) ** 2
-    dc = column("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
-    rest = torch.zeros(len(dc), 0, 3)
-    if size > 1:
-        flat = column(*(f"f_rest_{i}" for i in range(3 * (size - 1))))
-        rest = flat.unflatten(1, (3, size - 1)).transpose(1, 2)
-    return Gaussians(
-        column("x", "y", "z"),
-        torch.cat([dc, rest], 1),
-        column("scale_0", "scale_1", "scale_2"),
-        column("rot_0", "rot_1", "rot_2", "rot_3"),
-        column("opacity"),
-    )
+    """Read a file that `save_ply` wrote.
+
+    Args:
+        path: PLY file.
+        sh_degree: degree of the spherical harmonics to read.
+
+    Raises:
+        InputError: missing, damaged, or not a file of Gaussians.
+    """
+    remedy = "export it again"
+    require_file(path, remedy)
+    with named_errors(path, "a PLY file of Gaussians", remedy):
+        v = PlyData.read(str(path))["vertex"]
+        column = lambda *names: torch.from_numpy(np.stack([v[n] for n in names], 1).astype(np.float32))  # noqa: E731
+        size = (sh_degree + 1) ** 2
+        dc = column("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
+        rest = torch.zeros(len(dc), 0, 3)
+        if size > 1:
+            flat = column(*(f"f_rest_{i}" for i in range(3 * (size - 1))))
+            rest = flat.unflatten(1, (3, size - 1)).transpose(1, 2)
+        gaussians = Gaussians(
+            column("x", "y", "z"),
+            torch.cat([dc, rest], 1),
+            column("scale_0", "scale_1", "scale_2"),
+            column("rot_0", "rot_1", "rot_2", "rot_3"),
+            column("opacity"),
+        )
+        if not all(bool(torch.isfinite(t).all()) for t in vars(gaussians).values()):
+            raise ValueError("it holds NaN or infinity")
+    return gaussians

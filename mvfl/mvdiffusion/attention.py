@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, cat
 
-from mvfl.config.schema import AttentionMode
+from mvfl.config.strict import AttentionMode
 
 
 def across_views(

@@ -13,7 +13,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mvfl.config.schema import ViewConditioning
+from mvfl.config.strict import ViewConditioning
 from mvfl.geometry.rig import Rig
 
 AZIMUTH_HARMONICS = 4

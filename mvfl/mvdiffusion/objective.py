@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -82,43 +84,58 @@ def target_latents(
     return (mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise) * scaling_factor
 
 
-def diffusion_loss(
-    unet: UNet2DConditionModel,
-    batch: Batch,
-    draws: Draws,
-    scheduler: DDPMScheduler,
-    normalizer: StableUnCLIPImageNormalizer,
-    noising: DDPMScheduler,
-    scaling_factor: float,
-    drop_rate: float,
-    weighting: str,
-    gamma: float,
-) -> Loss:
-    """Mean over views of (mean squared error of v) x (SNR weight); the reference is one of its own targets.
+@dataclass(frozen=True)
+class Objective:
+    """What a pass is measured against: the noise schedules and how errors are weighted.
 
-    Conditions are dropped per object by multiplication with 0: the whole class label (never the relative pose) and the
-    reference latents. The target follows the scheduler's prediction type.
+    Attributes:
+        scheduler: of the latents' noise.
+        normalizer, noising: of the image embeddings (unCLIP).
+        scaling_factor: of the VAE's latents.
+        drop_rate: r; labels are dropped below 2r, reference latents in r..3r.
+        weighting, gamma: of `snr_weights`.
     """
-    views = len(batch.prompts)
-    per_view = lambda t: t.repeat_interleave(views, 0)  # noqa: E731
-    keep_labels, keep_latents = (m.to(batch.embeds.dtype) for m in drop_masks(draws.drop, drop_rate))
-    labels = image_class_labels(per_view(batch.embeds), draws.label_noise, 0, normalizer, noising)
-    labels = labels * per_view(keep_labels)[:, None]
-    if batch.poses is not None:
-        labels = torch.cat([labels, batch.poses], dim=1)
-    references = per_view(batch.reference_latents * keep_latents[:, None, None, None])
-    x0 = target_latents(batch.target_moments, draws.latent_noise, scaling_factor)
-    timesteps = per_view(draws.timesteps)
-    noisy = scheduler.add_noise(x0, draws.diffusion_noise, timesteps)
-    if scheduler.config.prediction_type == "v_prediction":
-        target = scheduler.get_velocity(x0, draws.diffusion_noise, timesteps)
-    elif scheduler.config.prediction_type == "epsilon":
-        target = draws.diffusion_noise
-    else:
-        raise ValueError(f"Prediction type '{scheduler.config.prediction_type}' cannot be trained here.")
-    x = torch.cat([noisy, references], dim=1)
-    prompts = batch.prompts.repeat(len(draws.timesteps), 1, 1)
-    prediction = unet(x, timesteps, encoder_hidden_states=prompts, class_labels=labels).sample
-    weights = snr_weights(scheduler.alphas_cumprod, timesteps, weighting, gamma)
-    error = (prediction.float() - target).square().mean((1, 2, 3))
-    return Loss((error * weights).mean(), x, labels, weights, prediction)
+
+    scheduler: DDPMScheduler
+    normalizer: StableUnCLIPImageNormalizer
+    noising: DDPMScheduler
+    scaling_factor: float
+    drop_rate: float = 0.05
+    weighting: Literal["published", "v_prediction", "none"] = "published"
+    gamma: float = 5.0
+
+    @property
+    def timesteps(self) -> int:
+        """Number of noise levels."""
+        return self.scheduler.config.num_train_timesteps
+
+    def loss(self, unet: Callable[..., Any], batch: Batch, draws: Draws) -> Loss:
+        """Mean over views of (mean squared error of v) x (SNR weight); the reference is one of its own targets.
+
+        Conditions are dropped per object by multiplication with 0: the whole class label (never the relative pose) and the
+        reference latents. The target follows the scheduler's prediction type.
+        """
+        views = len(batch.prompts)
+        per_view = lambda t: t.repeat_interleave(views, 0)  # noqa: E731
+        keep_labels, keep_latents = (m.to(batch.embeds.dtype) for m in drop_masks(draws.drop, self.drop_rate))
+        labels = image_class_labels(per_view(batch.embeds), draws.label_noise, 0, self.normalizer, self.noising)
+        labels = labels * per_view(keep_labels)[:, None]
+        if batch.poses is not None:
+            labels = torch.cat([labels, batch.poses], dim=1)
+        references = per_view(batch.reference_latents * keep_latents[:, None, None, None])
+        x0 = target_latents(batch.target_moments, draws.latent_noise, self.scaling_factor)
+        timesteps = per_view(draws.timesteps)
+        x = torch.cat([self.scheduler.add_noise(x0, draws.diffusion_noise, timesteps), references], dim=1)
+        prompts = batch.prompts.repeat(len(draws.timesteps), 1, 1)
+        prediction = unet(x, timesteps, encoder_hidden_states=prompts, class_labels=labels).sample
+        weights = snr_weights(self.scheduler.alphas_cumprod, timesteps, self.weighting, self.gamma)
+        error = (prediction.float() - self._target(x0, draws.diffusion_noise, timesteps)).square().mean((1, 2, 3))
+        return Loss((error * weights).mean(), x, labels, weights, prediction)
+
+    def _target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the model should say, by the scheduler's prediction type."""
+        if self.scheduler.config.prediction_type == "v_prediction":
+            return self.scheduler.get_velocity(x0, noise, timesteps)
+        if self.scheduler.config.prediction_type == "epsilon":
+            return noise
+        raise ValueError(f"Prediction type '{self.scheduler.config.prediction_type}' cannot be trained here.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from mvfl.mvdiffusion.conditioning import image_class_labels
 from mvfl.mvdiffusion.unet import load_unet
+from mvfl.runtime.reading import named_errors
 
 disable_progress_bar()  # transformers' bars for milliseconds of work would litter every log
 
@@ -37,7 +38,7 @@ class MultiViewOutput(BaseOutput):
 
 
 class MultiViewPipeline(DiffusionPipeline):
-    """Draws the views of one object from a single picture.
+    """Samples the views of one object from a single picture.
 
     Components are those of the published folder: `unet`, `vae`, `image_encoder`, `text_encoder`, `tokenizer`,
     `feature_extractor`, `image_normalizer`, `image_noising_scheduler`, `scheduler`. Any diffusers scheduler works.
@@ -74,21 +75,22 @@ class MultiViewPipeline(DiffusionPipeline):
             unet: a fine-tuned UNet to use instead of the folder's own.
 
         Raises:
-            InputError: the UNet's files are missing or do not fit.
-            OSError: another component is missing; the message names it.
+            InputError: files are missing, damaged or do not fit; the message names the component.
         """
         root = Path(folder)
-        pipeline = cls(
-            unet=unet if unet is not None else load_unet(root / "unet"),
-            vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=torch.float32).eval(),
-            image_encoder=CLIPVisionModelWithProjection.from_pretrained(root / "image_encoder", dtype=torch.float32).eval(),
-            feature_extractor=CLIPImageProcessorPil.from_pretrained(root / "feature_extractor"),
-            image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(root / "image_normalizer"),
-            image_noising_scheduler=DDPMScheduler.from_pretrained(root / "image_noising_scheduler"),
-            scheduler=DDIMScheduler.from_pretrained(root / "scheduler"),
-            text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", dtype=torch.float32).eval(),
-            tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer"),
-        )
+        unet = unet if unet is not None else load_unet(root / "unet")
+        with named_errors(root, "a whole base", "copy the published folder again; `mvfl base check` names the part"):
+            pipeline = cls(
+                unet=unet,
+                vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=torch.float32).eval(),
+                image_encoder=CLIPVisionModelWithProjection.from_pretrained(root / "image_encoder", dtype=torch.float32).eval(),
+                feature_extractor=CLIPImageProcessorPil.from_pretrained(root / "feature_extractor"),
+                image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(root / "image_normalizer"),
+                image_noising_scheduler=DDPMScheduler.from_pretrained(root / "image_noising_scheduler"),
+                scheduler=DDIMScheduler.from_pretrained(root / "scheduler"),
+                text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", dtype=torch.float32).eval(),
+                tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer"),
+            )
         for component in (pipeline.vae, pipeline.image_normalizer):
             component.register_to_config(_name_or_path="")  # where it was read from must not travel with it
         return pipeline
@@ -100,7 +102,7 @@ class MultiViewPipeline(DiffusionPipeline):
 
     @property
     def image_size(self) -> int:
-        """Pixels per side of the pictures that the model draws."""
+        """Pixels per side of the pictures that the model makes."""
         return self.unet.config.sample_size * self.latent_factor
 
     def encode_image(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
@@ -132,7 +134,7 @@ class MultiViewPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         noise_level: int = 0,
     ) -> MultiViewOutput:
-        """Draw all views.
+        """Sample all views.
 
         The unconditional half of guidance has zero image labels and zero reference latents but the same prompts and
         the same relative poses.
@@ -148,62 +150,82 @@ class MultiViewPipeline(DiffusionPipeline):
                 generator per object, so that an object's result does not depend on its batch.
             noise_level: unCLIP noise level.
         """
-        views = self.unet.config.num_views
+        views, objects = self.unet.config.num_views, self._batched(image)
+        guided = guidance_scale != 1.0
+        per_view = (
+            [g for g in generator for _ in range(views)] if isinstance(generator, list) else generator
+        )  # one generator serves its object's views in turn
+        conditions = self._conditions(objects, prompt_embeds, slot_poses, per_view, noise_level, guided)
+        return MultiViewOutput(
+            images=self.decode_latents(self._denoise(conditions, len(objects), num_inference_steps, guidance_scale, eta, per_view))
+        )
+
+    def _batched(self, image: Image.Image | Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
+        """Pictures per object and view, of the model's size."""
+        views, side = self.unet.config.num_views, self.image_size
         if isinstance(image, Image.Image):
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
             image = pixels.expand(views, -1, -1, -1)
         if len(image) % views:
             raise ValueError(f"{len(image)} pictures are not a multiple of {views} views.")
-        side = self.image_size
         if image.shape[-2:] != (side, side):
-            raise ValueError(f"Pictures are {tuple(image.shape[-2:])}, the model draws {side} x {side} pixels.")
-        objects = len(image) // views
-        per_view = (
-            [g for g in generator for _ in range(views)] if isinstance(generator, list) else generator
-        )  # one generator serves its object's views in turn
-        device, dtype = self.unet.device, self.unet.dtype
-        guided = guidance_scale != 1.0
+            raise ValueError(f"Pictures are {tuple(image.shape[-2:])}, the model has {side} x {side} pixels.")
+        return image
 
+    def _conditions(
+        self, image: Tensor, prompt_embeds: Tensor, slot_poses: Tensor | None, generators: Any, noise_level: int, guided: bool
+    ) -> _Conditions:
+        """What the UNet is told; under guidance the unconditional half first."""
+        views, device = self.unet.config.num_views, self.unet.device
         embeds = self.encode_image(image[::views]).repeat_interleave(views, 0).float()
-        noise = _draw(embeds.shape, per_view, device)
+        noise = _draw(embeds.shape, generators, device)
         labels = image_class_labels(
             embeds.to(device), noise, noise_level, self.image_normalizer.to(device), self.image_noising_scheduler
         )
         references = self.encode_latents(image[::views]).repeat_interleave(views, 0).to(device)
         if len(prompt_embeds) not in (views, len(image)):
-            raise ValueError(f"{len(prompt_embeds)} prompt embeddings for {views} slots and {objects} objects.")
-        prompts = prompt_embeds.to(device=device, dtype=dtype).repeat(len(image) // len(prompt_embeds), 1, 1)
+            raise ValueError(f"{len(prompt_embeds)} prompt embeddings for {views} slots and {len(image) // views} objects.")
+        prompts = prompt_embeds.to(device=device, dtype=self.unet.dtype).repeat(len(image) // len(prompt_embeds), 1, 1)
         if guided:
             labels = torch.cat([torch.zeros_like(labels), labels])
             references = torch.cat([torch.zeros_like(references), references])
             prompts = prompts.repeat(2, 1, 1)
         if slot_poses is not None:
             labels = torch.cat([labels, slot_poses.to(labels).repeat(2 if guided else 1, 1)], dim=1)
+        return _Conditions(labels, references, prompts)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        shape = (len(image), references.shape[1], *references.shape[2:])
-        latents = _draw(shape, per_view, device) * self.scheduler.init_noise_sigma
+    def _denoise(
+        self, conditions: _Conditions, count: int, steps: int, guidance: float, eta: float, generators: Any
+    ) -> Float[Tensor, "n c h w"]:
+        """From noise to latents of `count` views."""
+        device, dtype, guided = self.unet.device, self.unet.dtype, guidance != 1.0
+        labels, references, prompts = conditions
+        self.scheduler.set_timesteps(steps, device=device)
+        shape = (count, references.shape[1], *references.shape[2:])
+        latents = _draw(shape, generators, device) * self.scheduler.init_noise_sigma
         extra: dict[str, Any] = {}
         accepted = inspect.signature(self.scheduler.step).parameters
         if "eta" in accepted:
             extra["eta"] = eta
         for t in self.progress_bar(self.scheduler.timesteps):
             x = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
-            v = self.unet(
-                torch.cat([x, references], dim=1).to(dtype),
-                t,
-                encoder_hidden_states=prompts,
-                class_labels=labels.to(dtype),
-            ).sample.float()
+            x = torch.cat([x, references], dim=1).to(dtype)
+            v = self.unet(x, t, encoder_hidden_states=prompts, class_labels=labels.to(dtype)).sample.float()
             if guided:
                 unconditional, conditional = v.chunk(2)
-                v = unconditional + guidance_scale * (conditional - unconditional)
+                v = unconditional + guidance * (conditional - unconditional)
             if "variance_noise" in accepted and eta > 0:
-                extra["variance_noise"] = _draw(shape, per_view, device)
-            elif "generator" in accepted and not isinstance(per_view, list):
-                extra["generator"] = per_view
+                extra["variance_noise"] = _draw(shape, generators, device)
+            elif "generator" in accepted and not isinstance(generators, list):
+                extra["generator"] = generators
             latents = self.scheduler.step(v, t, latents, **extra).prev_sample
-        return MultiViewOutput(images=self.decode_latents(latents))
+        return latents
+
+
+class _Conditions(NamedTuple):
+    labels: Float[Tensor, "n labels"]
+    references: Float[Tensor, "n c h w"]
+    prompts: Float[Tensor, "n token channel"]
 
 
 def _draw(shape: Any, generator: Any, device: torch.device) -> Tensor:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mvfl.config.schema import AttentionMode, ViewConditioning
+from mvfl.config.strict import AttentionMode, ViewConditioning
 from mvfl.mvdiffusion.attention import set_attention_mode
 from mvfl.mvdiffusion.conditioning import POSE_FEATURES
 from mvfl.runtime.files import InputError
+from mvfl.runtime.reading import named_errors, read_table
+from mvfl.runtime.weights import load_strictly, read_safetensors, require_sound
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 # A learned path is far from it: 2.8 in the embedded weights.
 SMALLEST_REFERENCE_NORM = 1e-3
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 STOCK_BLOCKS = {
     "CrossAttnDownBlockMV2D": "CrossAttnDownBlock2D",
     "CrossAttnUpBlockMV2D": "CrossAttnUpBlock2D",
@@ -53,12 +52,7 @@ def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
     for key in ("down_block_types", "up_block_types"):
         stock[key] = [STOCK_BLOCKS.get(name, name) for name in stock[key]]
     stock["mid_block_type"] = STOCK_BLOCKS.get(stock["mid_block_type"], stock["mid_block_type"])
-    multi_view = {
-        "num_views": 6,
-        "multiview_attention": True,
-        "sparse_mv_attention": True,
-        "view_conditioning": "prompt",
-    }
+    multi_view = {"num_views": 6, "multiview_attention": True, "sparse_mv_attention": True, "view_conditioning": "prompt"}
     for key in MULTI_VIEW_KEYS:
         if key in stock:
             multi_view[key] = stock.pop(key)
@@ -75,42 +69,30 @@ def attention_mode(unet: UNet2DConditionModel) -> AttentionMode:
     return "sparse" if unet.config.sparse_mv_attention else "dense"
 
 
-def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict whose names and shapes must all match; everything that does not is listed in one error."""
-    own = module.state_dict()
-    faults = [f"missing: {k} {tuple(own[k].shape)}" for k in own if k not in state]
-    faults += [f"unexpected: {k} {tuple(state[k].shape)}" for k in state if k not in own]
-    faults += [
-        f"shape of {k}: file {tuple(state[k].shape)}, model {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if faults:
-        shown = "\n".join(f"  {f}" for f in faults[:40]) + (f"\n  ... and {len(faults) - 40} more" * (len(faults) > 40))
-        raise InputError(f"{source} does not fit the model ({len(faults)} tensors):\n{shown}")
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
-
-
 def load_unet(folder: Path) -> UNet2DConditionModel:
     """Read `config.json` and the weights of a `unet/` folder into the stock class, float32, strictly.
 
     Raises:
-        InputError: files missing, or tensors that do not match by name and shape.
+        InputError: files missing or damaged, tensors that do not match by name and shape, or weights that are no weights.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{folder / 'config.json'} does not exist; {folder} is not a UNet folder.") from error
+    unet = read_architecture(folder)
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise InputError(f"{weights} does not exist; the weights are missing. There are no substitute weights.")
-    unet = build_unet(config)
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise InputError(f"{weights} is damaged or cut short ({error}); copy or make it again.") from error
+    state = read_safetensors(weights)
     load_strictly(unet, state, str(weights))
+    require_sound(state, str(weights))
     return unet.eval()
+
+
+def read_architecture(folder: Path) -> UNet2DConditionModel:
+    """The UNet that `config.json` of a `unet/` folder describes, with weights that mean nothing yet.
+
+    Raises:
+        InputError: missing, damaged, or asking for what the published models do not use.
+    """
+    path = folder / "config.json"
+    config = read_table(path, f"{folder} must be the whole unet/ folder of a base: copy it again")
+    with named_errors(path, "the configuration of a UNet", "copy it again"):
+        return build_unet(config)
 
 
 def reference_path_norm(unet: UNet2DConditionModel) -> float:

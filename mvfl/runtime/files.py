@@ -61,7 +61,7 @@ def _why_not_written(error: BaseException) -> str | None:
 
 
 def sweep_partials(folder: Path, name: str = "*") -> None:
-    """Remove what killed jobs left half-written of `folder/name`; only for who alone writes there."""
+    """Remove what killed jobs left half-written of `folder/name`. Call it only while no other process writes there."""
     for leftover in folder.glob(f".{name}.partial-*"):
         _remove(leftover)
 
@@ -91,21 +91,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused because JSON has no word for them."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, made_by: str) -> Any:
-    """Read JSON that another stage wrote.
-
-    Args:
-        path: the file.
-        made_by: what the user should run when it is missing or broken.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; {made_by}.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); delete it, then {made_by}.") from error
 
 
 def folder_bytes(folder: Path) -> int:

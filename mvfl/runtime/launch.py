@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mvfl.runtime.files import InputError
 
@@ -23,6 +24,26 @@ def accelerate_command(per_node: int, nodes: int = 1, rank: int = 0, address: st
     if nodes > 1:
         command += ["--machine_rank", str(rank), "--main_process_ip", str(address), "--rdzv_backend", "static"]
     return [*command, "--main_process_port", str(port), "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python"]
+
+
+def launch_prefix(resources: Mapping[str, Any], threads: int) -> str:
+    """What stands before `mvfl train`: nothing for one process, since a launcher would swallow signals and exit status.
+
+    Several nodes: nodes, tasks (the same number), mpi: srun, tasks_per_gpu: 0 and gres: "gpu:N" instead of gpu.
+
+    Args:
+        resources: of the rule, by name.
+        threads: CPU cores per node.
+    """
+    nodes = int(resources.get("nodes", 1))
+    if nodes > 1:
+        gpus = str(resources["gres"]).split(":")[-1]
+        return (
+            f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --gres={resources['gres']}"
+            f" --cpus-per-task={threads} --kill-on-bad-exit=1 mvfl launch --per-node {gpus}"
+        )
+    gpus_here = int(resources.get("gpu", 0))
+    return "" if gpus_here < 2 else " ".join(accelerate_command(gpus_here))
 
 
 def _ask(*command: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mvfl.runtime.files import InputError, folder_bytes
 from mvfl.runtime.progress import say
+from mvfl.runtime.reading import read_table
 
 REQUEUE_PATIENCE = 90.0  # seconds; SLURM's KillWait is 30 by default
 
@@ -64,11 +65,13 @@ def _this_process() -> dict[str, str | int | None]:
 
 
 def holder_of(path: Path) -> dict[str, str | int | None] | None:
-    """Who holds a lock file; None where nobody does."""
+    """Who holds a lock file; None where nobody does, or where the file does not say it."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+        holder = read_table(path, "nobody holds it")
+    except InputError:
         return None
+    named = isinstance(holder.get("host"), str) and isinstance(holder.get("pid"), int)
+    return holder if named else None
 
 
 def is_alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None] | None = None) -> bool:
@@ -94,8 +97,14 @@ def is_alive(holder: dict[str, str | int | None], mine: dict[str, str | int | No
     return True
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str, setting: str) -> None:
     """Refuse to start when fewer than `needed` bytes are free.
+
+    Args:
+        folder: where they will be written.
+        needed: bytes.
+        what: who needs them.
+        setting: which setting makes it fewer.
 
     Raises:
         InputError: names the folder, the need and what is free.
@@ -107,5 +116,5 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         raise InputError(
             f"{what} needs about {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free. Free some space, or lower "
-            "training.keep_states."
+            f"{setting}."
         )

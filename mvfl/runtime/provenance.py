@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mvfl import __version__
 from mvfl.runtime.devices import describe_device
 from mvfl.runtime.files import sha256, write_json
 
@@ -31,7 +30,7 @@ def provenance(stage: str, settings: Any, inputs: dict[str, Path | str], rig_has
     return {
         "stage": stage,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "mvfl": __version__,
+        "mvfl": _version("mvfl"),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {p: _version(p) for p in PACKAGES},

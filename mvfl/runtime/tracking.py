@@ -10,17 +10,37 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from PIL import Image
 
-from mvfl.config.schema import Wandb
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
+from mvfl.runtime.reading import parse_json, require_file
 
 Mode = Literal["online", "offline", "disabled", "shared"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A W&B run, as the configuration names it.
+
+    Attributes:
+        name, group: of the run.
+        config: hyperparameters to record.
+        project, entity: where it belongs.
+        mode: `auto` is online with a key and offline without.
+    """
+
+    name: str
+    group: str
+    config: dict[str, Any]
+    project: str = "mouse_facelift"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
 
 
 class Tracker:
@@ -28,9 +48,7 @@ class Tracker:
 
     Args:
         folder: holds the log, the W&B id (a resumed job continues the same run) and offline data.
-        settings: project, entity and mode.
-        name, group: of the W&B run.
-        config: hyperparameters to record.
+        run: what W&B is told.
         active: false on all processes but the first.
         step: optimiser steps done before this attempt.
         until: step at which the run ends.
@@ -38,17 +56,7 @@ class Tracker:
     Each attempt at a run also leaves a line in `<folder>/attempts.jsonl` when it begins and when it ends.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Wandb,
-        name: str,
-        group: str,
-        config: dict[str, Any],
-        active: bool = True,
-        step: int = 0,
-        until: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, run: Run, active: bool = True, step: int = 0, until: int | None = None) -> None:
         self.folder, self.active, self.step = folder, active, step
         self.run: Any = None
         if not active:
@@ -56,32 +64,41 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open(folder / "log.jsonl", "a", encoding="utf-8", buffering=1)
         self._check_last_attempt()
-        mode = settings.mode if settings.mode != "auto" else automatic_mode()
-        if settings.mode == "auto" and mode == "offline":
+        mode: Mode = run.mode if run.mode != "auto" else automatic_mode()
+        if run.mode == "auto" and mode == "offline":
             say("No W&B key found: the run is recorded offline (`wandb sync` sends it later).")
         if mode != "disabled":
-            import wandb
-
-            id_file = folder / "wandb_id"
-            if not id_file.exists():
-                id_file.write_text(secrets.token_hex(4))
-
-            def start(mode: Mode) -> Any:
-                return wandb.init(
-                    project=settings.project, entity=settings.entity, name=name, group=group, config=config, mode=mode,
-                    dir=str(folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
-                    settings=wandb.Settings(console="off", silent=True),
-                )  # fmt: skip
-
-            try:
-                self.run = start(mode)
-            except wandb.errors.Error as error:
-                if settings.mode == "online":
-                    raise InputError(f"W&B cannot be reached ({error}); set wandb.mode to offline or auto.") from error
-                say(f"W&B cannot be reached ({error}): the run is recorded offline (`wandb sync` sends it later).")
-                mode = "offline"
-                self.run = start(mode)
+            mode = self._start(run, mode)
         self._note("begun", until=until, mode=mode, wandb=self.run.id if self.run is not None else None)
+
+    def _start(self, run: Run, mode: Mode) -> Mode:
+        """Begin or continue the W&B run; returns the mode that worked.
+
+        Raises:
+            InputError: `online` was asked for, and W&B cannot be reached.
+        """
+        import wandb
+
+        id_file = self.folder / "wandb_id"
+        if not id_file.exists():
+            id_file.write_text(secrets.token_hex(4))
+
+        def start(mode: Mode) -> Any:
+            return wandb.init(
+                project=run.project, entity=run.entity, name=run.name, group=run.group, config=run.config, mode=mode,
+                dir=str(self.folder), id=id_file.read_text(), resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(console="off", silent=True),
+            )  # fmt: skip
+
+        try:
+            self.run = start(mode)
+        except wandb.errors.Error as error:
+            if run.mode == "online":
+                raise InputError(f"W&B cannot be reached ({error}); set wandb.mode to offline or auto.") from error
+            say(f"W&B cannot be reached ({error}): the run is recorded offline (`wandb sync` sends it later).")
+            mode = "offline"
+            self.run = start(mode)
+        return mode
 
     def _note(self, event: str, **more: Any) -> None:
         place = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
@@ -141,20 +158,44 @@ def automatic_mode() -> Mode:
     return "online" if has_key else "offline"
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file; a killed job may have left half a line."""
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
+def _rows(path: Path, keys: dict[str, type | tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file that have some keys; a killed job may have left half a line, a disk a damaged one.
+
+    Args:
+        path: the file.
+        keys: name and type of what each row must have.
+
+    Raises:
+        InputError: no ordinary file, or missing.
+    """
+    for line in require_file(path, "train first").read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = parse_json(line)
+            if isinstance(row, dict) and all(isinstance(row.get(k), kind) for k, kind in keys.items()):
+                yield row
+
+
+NUMBER = (int, float)
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """Beginnings and ends of the attempts at a run, oldest first."""
     path = folder / "attempts.jsonl"
-    return list(_json_lines(path)) if path.exists() else []
+    rows = _rows(path, {"event": str, "step": int}) if path.is_file() else ()
+    return [{"host": "an unknown machine", "pid": None, "slurm_job": None, "reason": "unknown", **row} for row in rows]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL log; where steps repeat after a resumption the later row wins."""
-    rows = {(row["step"], tuple(sorted(row))): row for row in _json_lines(path)}
+    """Rows of a JSONL log; where steps repeat after a resumption the later row wins.
+
+    Raises:
+        InputError: missing, or no ordinary file.
+    """
+    whole = (row for row in _rows(path, {"step": int, "time": NUMBER}) if _is_logged(row))
+    rows = {(row["step"], tuple(sorted(row))): row for row in whole}
     return sorted(rows.values(), key=lambda r: r["step"])
+
+
+def _is_logged(row: dict[str, Any]) -> bool:
+    """Whether all values are numbers, or null for NaN."""
+    return all(value is None or isinstance(value, NUMBER) for value in row.values())

@@ -13,20 +13,14 @@ from typing import Any
 
 import torch
 
-from mvfl.runtime.files import InputError, read_json, sweep_partials, write_json, written_aside
+from mvfl.runtime.files import InputError, folder_bytes, sweep_partials, write_json, written_aside
+from mvfl.runtime.fingerprint import Fingerprint, changed_parts
 from mvfl.runtime.progress import say
+from mvfl.runtime.reading import read_table
 
 RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json")
+MARK = "fingerprint.json"
 SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
-EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
-
-
-class Unfinished(Exception):
-    """The job stopped itself in good order before its last step; running it again goes on from the saved state."""
-
-
-class Collapsed(Exception):
-    """Training was ended because the views repeat the input or stand in the wrong slots."""
 
 
 class StopRequest:
@@ -55,35 +49,61 @@ class StopRequest:
 class TrainingState:
     """States of one training run in a folder of their own.
 
+    States of other settings, data or code are set aside in `older/<fingerprint>` with the numbers and pictures of their run;
+    they come back when the settings do, and go only when the disk or the budget is needed.
+
     Args:
         folder: outside every declared output, so that the workflow engine never deletes it.
-        fingerprint: digest of everything that makes a state usable (settings, data, base, code).
+        fingerprint: everything that makes a state usable.
         keep: how many states to keep.
         save_minutes: `due` becomes true after this time since the last save.
         budget_gigabytes: what all states together may take; no limit when left out.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, keep: int = 2, save_minutes: float = 2.0, budget_gigabytes: float | None = None
+        self,
+        folder: Path,
+        fingerprint: Fingerprint,
+        keep: int = 2,
+        save_minutes: float = 2.0,
+        budget_gigabytes: float | None = None,
     ) -> None:
-        self.folder, self.fingerprint, self.keep, self.save_minutes = folder, fingerprint, keep, save_minutes
+        self.folder, self.keep, self.save_minutes = folder, keep, save_minutes
+        self.older = folder.with_name("older")
         self.budget = math.inf if budget_gigabytes is None else 1e9 * budget_gigabytes
         folder.mkdir(parents=True, exist_ok=True)
         sweep_partials(folder)
-        mark = folder / "fingerprint.json"
-        if mark.exists() and (old := read_json(mark, f"delete {folder} to start anew")["fingerprint"]) != fingerprint:
-            stale = folder.with_name(f"{folder.name}.stale")
-            shutil.rmtree(stale, ignore_errors=True)
-            folder.rename(stale)
-            folder.mkdir()
-            # Numbers and pictures of the old run must not mix with those of the new one.
-            for name in RUN_FILES:
-                if (old_file := folder.parent / name).exists():
-                    old_file.rename(stale / name)
-            say(f"Settings, data or code changed since the saved state ({old}): starting anew; the old state is {stale}.")
+        mark = folder / MARK
+        if mark.exists():
+            old = read_table(mark, f"delete {folder} to start anew")
+            if old.get("fingerprint") != fingerprint.value:
+                self._exchange(old, fingerprint)
         if not mark.exists():
-            write_json(mark, {"fingerprint": fingerprint})
+            write_json(mark, {"fingerprint": fingerprint.value, "parts": fingerprint.to_json()})
         self.saved_at, self.save_took = time.monotonic(), 0.0
+
+    def _exchange(self, old: dict[str, Any], new: Fingerprint) -> None:
+        """Set the present states aside and take back those of `new`, where there are some."""
+        parts = old.get("parts")
+        changed = changed_parts(parts, new.to_json()) if isinstance(parts, dict) else ["what an older mvfl recorded"]
+        aside = self.older / str(old.get("fingerprint", "unknown"))
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        self._move(self.folder.parent, aside)
+        returned = self.older / new.value
+        came_back = returned.is_dir()
+        if came_back:
+            self._move(returned, self.folder.parent)
+            shutil.rmtree(returned)
+        self.folder.mkdir(exist_ok=True)
+        how = "going on with the states that these settings left" if came_back else "starting anew"
+        say(f"Changed since the saved state: {', '.join(changed)}: {how}; the states before are kept in {aside}.")
+
+    def _move(self, source: Path, target: Path) -> None:
+        """States, numbers and pictures of one run; those of two runs must not mix."""
+        for name in (self.folder.name, *RUN_FILES):
+            if (source / name).exists():
+                (source / name).rename(target / name)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
@@ -98,19 +118,28 @@ class TrainingState:
         return time.monotonic() - self.saved_at > max(60 * self.save_minutes, self.save_took / SAVING_SHARE)
 
     def _make_room(self, needed: int) -> None:
-        """See that a state fits the disk and the budget; for that, older states go, but never the newest one."""
-        while files := self._files():
-            sizes = [f.stat().st_size for f in files]
-            if needed <= shutil.disk_usage(self.folder).free and needed + sum(sizes) <= self.budget:
+        """See that a state fits the disk and the budget; states of other settings go first, the newest one never."""
+        while (files := self._files()) or self._set_aside():
+            others = self._set_aside()
+            taken = sum(f.stat().st_size for f in files) + sum(folder_bytes(f) for f in others)
+            free = shutil.disk_usage(self.folder).free
+            if needed <= free and needed + taken <= self.budget:
                 return
-            if len(files) == 1:
-                free = shutil.disk_usage(self.folder).free / 1e9
+            if others:
+                say(f"Little room in {self.folder}: {others[0]} goes.")
+                shutil.rmtree(others[0])
+            elif len(files) > 1:
+                say(f"Little room in {self.folder}: {files[0].name} goes.")
+                files[0].unlink()
+            else:
                 raise InputError(
-                    f"No room for another training state of {needed / 1e9:.2f} GB in {self.folder}: {free:.2f} GB are free, "
+                    f"No room for another training state of {needed / 1e9:.2f} GB in {self.folder}: {free / 1e9:.2f} GB are free, "
                     f"states may take {self.budget / 1e9:.2f} GB. {files[0].name} is kept; free some space and run again."
                 )
-            say(f"Little room in {self.folder}: {files[0].name} goes.")
-            files[0].unlink()
+
+    def _set_aside(self) -> list[Path]:
+        """Folders of states of other settings, oldest first."""
+        return sorted(self.older.glob("*"), key=lambda p: p.stat().st_mtime)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write, read back and compare; only then older states may go."""

@@ -119,6 +119,34 @@ class Rodent:
 
         if mouse_like:
             rest = self._mouse_proportions(rest, rel, ear, head, weight)
+        self.rest, self.faces, w, self.is_eye = self._with_eyes(rest, skin, skull, group["skull"])
+        pad = len(self.rest) - len(rest)
+        for name in ("mask_ear", "mask_tail", "mask_paw", "mask_nose", "belly"):
+            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(pad)]))
+        self.bulk = np.append(weight(*[f"vertebra_C{i}" for i in range(16, 31)]) < 0.5, np.ones(pad, bool))
+        self.bind_rot, self.bind_pos = skin.bind_rot, skin.bind_pos
+        # Few bones act on a vertex: keep the strongest four, which is what skinning then reads.
+        self.top_bones = np.argsort(-w, 1)[:, :4]
+        top = np.take_along_axis(w, self.top_bones, 1)
+        self.top_weights = top / top.sum(1, keepdims=True)
+        self.fur_length = self._fur(rel, head, shank)
+
+    def _fur(self, rel: np.ndarray, head: np.ndarray, shank: np.ndarray) -> np.ndarray:
+        """Length of the hair per vertex, 1 on the trunk."""
+        length = np.clip(
+            (1 - self.mask_ear) * (1 - self.mask_tail) * (1 - self.mask_paw) * (1 - self.mask_nose) * (1 - self.is_eye), 0, 1
+        )
+        # Hair is short on the face and on the lower limbs.
+        length[: len(rel)] *= 1 - 0.75 * head * smoothstep(-0.008, 0.02, rel[:, 0])
+        length[: len(rel)] *= 1 - 0.65 * shank
+        for centre, radius in self.skeleton.eyes:
+            length[: len(rel)] *= smoothstep(radius, 2.2 * radius, np.linalg.norm(rel - centre, axis=1))
+        return length
+
+    def _with_eyes(
+        self, rest: np.ndarray, skin: Skin, skull: np.ndarray, bone: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Vertices, faces, bone weights and a mask of the eyes: the skin with two spheres that follow the skull."""
         vertices, faces, weights = [rest], [skin.faces], [skin.weights]
         kind = [np.zeros(len(rest))]
         base = len(rest)
@@ -128,33 +156,11 @@ class Rodent:
             vertices.append(sphere + skull + centre)
             faces.append(sphere_faces + base)
             w = np.zeros((len(sphere), weights[0].shape[1]))
-            w[:, group["skull"]] = 1
+            w[:, bone] = 1
             weights.append(w)
             kind.append(np.ones(len(sphere)))
             base += len(sphere)
-        pad = base - len(rest)
-        for name in ("mask_ear", "mask_tail", "mask_paw", "mask_nose", "belly"):
-            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(pad)]))
-        self.rest = np.concatenate(vertices)
-        self.faces = np.concatenate(faces)
-        self.is_eye = np.concatenate(kind)
-        self.bulk = np.append(weight(*[f"vertebra_C{i}" for i in range(16, 31)]) < 0.5, np.ones(pad, bool))
-        self.bind_rot, self.bind_pos = skin.bind_rot, skin.bind_pos
-        # Few bones act on a vertex: keep the strongest four, which is what skinning then reads.
-        w = np.concatenate(weights)
-        self.top_bones = np.argsort(-w, 1)[:, :4]
-        top = np.take_along_axis(w, self.top_bones, 1)
-        self.top_weights = top / top.sum(1, keepdims=True)
-        self.fur_length = np.clip(
-            (1 - self.mask_ear) * (1 - self.mask_tail) * (1 - self.mask_paw) * (1 - self.mask_nose) * (1 - self.is_eye),
-            0,
-            1,
-        )
-        # Hair is short on the face and on the lower limbs.
-        self.fur_length[: len(rel)] *= 1 - 0.75 * head * smoothstep(-0.008, 0.02, rel[:, 0])
-        self.fur_length[: len(rel)] *= 1 - 0.65 * shank
-        for centre, radius in self.skeleton.eyes:
-            self.fur_length[: len(rel)] *= smoothstep(radius, 2.2 * radius, np.linalg.norm(rel - centre, axis=1))
+        return np.concatenate(vertices), np.concatenate(faces), np.concatenate(weights), np.concatenate(kind)
 
     @staticmethod
     def _mouse_proportions(

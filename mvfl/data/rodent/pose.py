@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,12 +32,8 @@ JAW_SHUT = -0.55  # past the hinge's own limit (-0.30), where the skin still gap
 SOLE = 0.0015  # height of a paw's last joint above the floor when the paw rests
 
 
-def sample_pose(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """A random posture of a named kind: joint angles (j,), torso rotation and torso height.
-
-    Trunk, neck and tail angles are drawn first; the limbs are then solved so that
-    the paws meant to bear weight stand on the floor (z = 0) near their rest places.
-    """
+def _spine_and_tail(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np.ndarray, float, float, float]:
+    """Angles of trunk, neck and tail (j,), and the trunk's pitch, arch and lift."""
     q = np.zeros(len(rodent.low))
     put = lambda names, total: [q.__setitem__(rodent.joint[n], total / len(names)) for n in names]
     normal = rng.normal
@@ -71,7 +68,54 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np
                 q[i] = normal(0, 0.02) + (0.02 if k < 0.3 else 0.0)
     q = np.clip(q, rodent.low, rodent.high)
     q[rodent.joint["mandible"]] = JAW_SHUT
+    return q, pitch, arch, lift
 
+
+class _Places(NamedTuple):
+    """Where the body is when the limbs are placed, in metres."""
+
+    paws: dict[str, np.ndarray]
+    pelvis: np.ndarray
+    pelvis_rest: np.ndarray
+    heading: float
+    height: float
+    skull: np.ndarray
+
+
+def _paw_targets(rng: np.random.Generator, name: str, grounded: list[str], at: _Places, torso: np.ndarray) -> dict[str, np.ndarray]:
+    """Where each paw shall be: on the floor near its rest place, or before the face."""
+    stride = rng.uniform(0.010, 0.024) if name == "walk" else rng.uniform(0.0, 0.006)
+    cycle = rng.uniform(0, 2 * math.pi)
+    targets: dict[str, np.ndarray] = {}
+    for key in grounded:
+        swing = stride * math.sin(cycle + (math.pi if key in ("hind_L", "fore_R") else 0.0))
+        p = at.paws[key].copy()
+        if key.startswith("hind"):
+            local = p[:2] - at.pelvis_rest[:2]
+            c, s = math.cos(at.heading), math.sin(at.heading)
+            p[:2] = at.pelvis[:2] + np.array([c * local[0] - s * local[1], s * local[0] + c * local[1]])
+        p[0] += swing
+        p[:2] += rng.normal(0, 0.002, 2)
+        p[2] = SOLE - at.height + (max(0.0, math.cos(cycle)) * stride * 0.35 if name == "walk" and swing > 0 else 0.0)
+        targets[key] = p
+    if name in ("rear", "groom"):
+        for key, side in (("fore_L", 1), ("fore_R", -1)):
+            if name == "groom":
+                targets[key] = at.skull + np.array([0.012, side * 0.011, -0.020]) + rng.normal(0, 0.003, 3)
+            else:
+                targets[key] = torso @ (at.paws[key] * np.array([0.75, 0.8, 0.72]) + np.array([0.02, 0, 0]))
+                targets[key] += rng.normal(0, 0.004, 3)
+    return targets
+
+
+def sample_pose(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """A random posture of a named kind: joint angles (j,), torso rotation and torso height.
+
+    Trunk, neck and tail angles are drawn first; the limbs are then solved so that
+    the paws meant to bear weight stand on the floor (z = 0) near their rest places.
+    """
+    q, pitch, arch, lift = _spine_and_tail(rodent, rng, name)
+    normal = rng.normal
     if name not in ("rear", "groom"):
         pitch -= 0.45 * arch  # share the back's curve between chest and hips
     torso = euler_rotation(0.0, pitch, normal(0, 0.03))
@@ -88,28 +132,8 @@ def sample_pose(rodent: Rodent, rng: np.random.Generator, name: str) -> tuple[np
     heading = math.atan2(turn[1, 0], turn[0, 0])
     if name in ("rear", "groom"):
         height = there[2] + rest_height - here[2] - rng.uniform(0.0, 0.014)
-    stride = rng.uniform(0.010, 0.024) if name == "walk" else rng.uniform(0.0, 0.006)
-    cycle = rng.uniform(0, 2 * math.pi)
-    targets = {}
-    for key in grounded:
-        swing = stride * math.sin(cycle + (math.pi if key in ("hind_L", "fore_R") else 0.0))
-        p = rest_paws[key].copy()
-        if key.startswith("hind"):
-            local = p[:2] - there[:2]
-            c, s = math.cos(heading), math.sin(heading)
-            p[:2] = here[:2] + np.array([c * local[0] - s * local[1], s * local[0] + c * local[1]])
-        p[0] += swing
-        p[:2] += normal(0, 0.002, 2)
-        p[2] = SOLE - height + (max(0.0, math.cos(cycle)) * stride * 0.35 if name == "walk" and swing > 0 else 0.0)
-        targets[key] = p
-    if name in ("rear", "groom"):
-        head = torso @ pos[0, rodent.body["skull"]]
-        for key, side in (("fore_L", 1), ("fore_R", -1)):
-            if name == "groom":
-                targets[key] = head + np.array([0.012, side * 0.011, -0.020]) + normal(0, 0.003, 3)
-            else:
-                targets[key] = torso @ (rest_paws[key] * np.array([0.75, 0.8, 0.72]) + np.array([0.02, 0, 0]))
-                targets[key] += normal(0, 0.004, 3)
+    places = _Places(rest_paws, here, there, heading, height, torso @ pos[0, rodent.body["skull"]])
+    targets = _paw_targets(rng, name, grounded, places, torso)
     # The tail trails on the floor, or is carried with its tip a little up.
     carried = rng.uniform(0, 0.02) if rng.random() < 0.6 else rng.uniform(0.02, 0.05)
     tail = {f"vertebra_C{k}": 0.003 - height + carried * (k - 12) / 18 for k in (12, 18, 24, 30)}

@@ -1,0 +1,112 @@
+"""`mvfl`: the commands in the order in which people need them, and how every one of them ends.
+
+Stages import torch and diffusers inside the commands: `mvfl --help`, and mistakes in arguments, are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvfl.cli.looking import benchmark_app, looking_app
+from mvfl.cli.options import LOOK, PEOPLE, Log, Threads, begin
+from mvfl.cli.stages import stages_app
+from mvfl.geometry.cameras import CameraError
+from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, Unfinished
+from mvfl.runtime.files import InputError
+from mvfl.runtime.progress import say
+from mvfl.runtime.reading import require_file
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mvfl import __version__
+
+        typer.echo(f"mvfl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """From calibrated cameras to single-image 3D of laboratory mice."""
+
+
+@app.command(rich_help_panel=PEOPLE)
+def reconstruct(
+    picture: Annotated[Path, typer.Argument(help="one animal, cut out (alpha) or on white")],
+    experiment: Annotated[Path, typer.Option(help="folder of a finished experiment, results/experiments/<name>")],
+    out: Annotated[Path, typer.Option(help="where the result goes")] = Path("reconstruction"),
+    view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
+    reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
+    seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Turn one picture into six views and a 3D model (PLY), with what an experiment has learned."""
+    require_file(picture, "name a picture of one animal")
+    if not experiment.is_dir():
+        raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
+    begin(log, threads)
+    from mvfl.stages.reconstruct import reconstruct_picture
+
+    reconstruct_picture(picture, experiment, out, view, reframe, seed)
+
+
+@app.command(rich_help_panel=PEOPLE)
+def calibration(
+    pickled: Annotated[Path, typer.Argument(help="new_cam.pkl: a list of cameras with R, T, K")],
+    target: Annotated[Path, typer.Argument(help="JSON file to write")],
+) -> None:
+    """Convert a pickled calibration to JSON, once; only arrays are read, nothing in the pickle can run."""
+    from mvfl.data.calibration import convert_calibration
+
+    typer.echo(f"{convert_calibration(pickled, target)} cameras: {target}")
+
+
+app.add_typer(looking_app)
+app.add_typer(benchmark_app, name="benchmark", rich_help_panel=LOOK)
+app.add_typer(stages_app)
+
+
+def _is_sentence(error: Exception) -> bool:
+    """Whether an error was written for people: ours are, a library's own ValueError is a fault of the program."""
+    if isinstance(error, InputError | CameraError | FloatingPointError | OSError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and bool(frames) and str(Path(__file__).parents[1]) in frames[-1].filename
+
+
+def main() -> None:
+    """Run the command line; every expected fault ends in a sentence and a truthful exit status."""
+    try:
+        app()
+    except Unfinished as stop:
+        say(str(stop))
+        sys.exit(EXIT_UNFINISHED)
+    except Collapsed as stop:
+        say(str(stop))
+        sys.exit(1)
+    except Exception as error:  # the log of a job must hold whatever ended it
+        if _is_sentence(error):
+            say(f"Error: {error}")
+        else:
+            say(traceback.format_exc())
+            remedy = (
+                "use a smaller batch_size, or a card with more memory" if "out of memory" in str(error) else "see the lines above"
+            )
+            say(f"Error: {type(error).__name__}: {error}; {remedy}.")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

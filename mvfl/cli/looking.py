@@ -1,0 +1,201 @@
+"""Commands that only look: progress, logs, decisions, plans, schemas, benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvfl.cli.options import LOOK, PEOPLE
+from mvfl.runtime.files import InputError
+
+looking_app = typer.Typer()
+benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, and speed at full size.")
+
+
+@benchmark_app.callback()
+def _benchmarks() -> None:
+    """Benchmarks: the judging, and speed at full size."""
+
+
+@looking_app.command(rich_help_panel=PEOPLE)
+def doctor(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
+    """Look whether this machine and everything the configuration names are ready; status 1 when something is not."""
+    from mvfl.config.load import load_config
+    from mvfl.inspection.doctor import examine
+
+    findings = examine(load_config(files or [Path("workflow_config.yaml")]))
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
+    if not all(f.good for f in findings):
+        raise typer.Exit(1)
+
+
+@looking_app.command("check-config", rich_help_panel=PEOPLE)
+def check_config(files: list[Path]) -> None:
+    """Validate workflow_config.yaml and overlays, all experiments at once."""
+    from mvfl.config.load import load_config
+
+    config = load_config(files)
+    typer.echo(f"{len(config.experiments)} experiments are valid: {', '.join(config.experiments)}.")
+
+
+@looking_app.command(rich_help_panel=PEOPLE)
+def plan(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
+    """Print what each case would run: experiments, jobs, GPU hours, disk."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from mvfl.config.load import load_config
+    from mvfl.config.strict import CASES
+    from mvfl.inspection.plan import plan_case
+
+    config = load_config(files or [Path("workflow_config.yaml")])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
+        table.add_column(column, no_wrap=column in ("experiments", "jobs", "GPU hours"))
+    for case in CASES:
+        if case != "A" and case not in config.cases:
+            continue
+        p = plan_case(config, case)
+        jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
+        source = "measured here" if p.measured else "one H200"
+        table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
+    Console().print(table)
+
+
+@looking_app.command(rich_help_panel=LOOK)
+def status(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="repeat until interrupted")] = False,
+    every: Annotated[float, typer.Option(help="seconds between two looks")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Show how far every stage is: step, loss, speed, ETA, GPU, saved states, disk; from logs and SLURM's queue."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from mvfl.inspection import status as s
+
+    if not results.is_dir():
+        raise InputError(f"{results} does not exist; name the results folder of your configuration.")
+    if as_json:
+        typer.echo(s.as_json(s.read_status(results)))
+    elif watch:
+        with contextlib.suppress(KeyboardInterrupt), Live(s.status_table(s.read_status(results), results)) as live:
+            while True:
+                time.sleep(every)
+                live.update(s.status_table(s.read_status(results), results))
+    else:
+        Console().print(s.status_table(s.read_status(results), results))
+
+
+@looking_app.command(rich_help_panel=LOOK)
+def logs(
+    experiment: Annotated[str, typer.Argument(help="name of the experiment")],
+    results: Annotated[Path, typer.Option(help="results folder")] = Path("results"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as the log grows and the next stage begins")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="lines from the end")] = 20,
+) -> None:
+    """Print the end of the log that an experiment wrote last."""
+    from mvfl.inspection.status import log_lines
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in log_lines(results, experiment, lines, follow):
+            typer.echo(line)
+
+
+@looking_app.command(rich_help_panel=LOOK)
+def summary(results: Annotated[Path, typer.Argument(help="results folder")] = Path("results")) -> None:
+    """Print every decision with the paths of its page and 3D file."""
+    from mvfl.layout import Layout
+    from mvfl.records.decision import DecisionRecord
+
+    if not (found := Layout(results).decisions()):
+        raise InputError(f"No decision in {results}; run the workflow first.")
+    for path in found:
+        try:
+            record = DecisionRecord.read(path)
+        except InputError as error:  # one damaged decision must not hide the others
+            typer.echo(f"BAD  {error}")
+            continue
+        note = f" (set by a person; the measurements say {record.computed.case})" if record.overridden else ""
+        typer.echo(f"{record.experiment}, step {record.step}: case {record.case}{note}")
+        typer.echo(f"  {' '.join(record.computed.reasons)}")
+        layout = Layout(results)
+        files = {"page": layout.report(record.experiment), "3D": layout.reconstruction(record.experiment).ply}
+        for label, file in files.items():
+            if file.is_file():
+                typer.echo(f"  {label}: {file}")
+
+
+@looking_app.command("schema", rich_help_panel=LOOK)
+def print_schema(
+    of: Annotated[str, typer.Argument(help="config (workflow_config.yaml), decision (decision.json), or a stage's job")] = "config",
+) -> None:
+    """Print a JSON schema."""
+    from pydantic import BaseModel
+
+    from mvfl.config.workflow import WorkflowConfig
+    from mvfl.records.decision import DecisionRecord
+    from mvfl.stages.jobs import JOBS
+
+    models: dict[str, type[BaseModel]] = {"config": WorkflowConfig, "decision": DecisionRecord, **JOBS}
+    if of not in models:
+        raise InputError(f"There is no schema of '{of}'; choose {', '.join(models)}.")
+    typer.echo(json.dumps(models[of].model_json_schema(), indent=1))
+
+
+@benchmark_app.command("decision")
+def benchmark_decision(
+    worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
+    size: Annotated[int, typer.Option(help="pixels")] = 64,
+    pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
+    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base draws, half of them for fitting")] = 4,
+    seed: Annotated[int, typer.Option()] = 100,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,
+) -> None:
+    """Judge prediction sets whose case is known, and print the confusion matrix."""
+    from mvfl.config.strict import CASES
+    from mvfl.runtime.devices import limit_threads
+    from mvfl.verdict.benchmark import run_benchmark
+
+    limit_threads(min(threads, os.cpu_count() or threads))
+    result = run_benchmark(worlds, size, pairs, seed, networks, out)
+    for title, table, share in (
+        ("thresholds fitted on the other half", result["confusion"], result["accuracy"]),
+        ("default thresholds", result["confusion_with_defaults"], result["accuracy_with_defaults"]),
+    ):
+        typer.echo(f"{result['sets']} sets, reported on {result['reported_on']}; {title}: {share:.1%} right")
+        typer.echo("right \\ decided  " + "  ".join(f"{c:>4}" for c in CASES))
+        for case, row in zip(CASES, table, strict=True):
+            typer.echo(f"{case:>15}  " + "  ".join(f"{n:>4}" for n in row))
+    for entry in result["wrong"]:
+        typer.echo(f"wrong: {entry['kind']}: {entry['right']} taken for {entry['decided']}")
+
+
+@benchmark_app.command("speed")
+def benchmark_speed(
+    repeats: Annotated[int, typer.Option(help="measured steps per row; the median counts", min=1)] = 5,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
+) -> None:
+    """Time and memory of the published models at full size on this GPU, with random weights in bf16."""
+    from mvfl.inspection.speed import measure_speed
+    from mvfl.runtime.devices import describe_device, device
+    from mvfl.runtime.files import write_json
+
+    if device().type != "cuda":
+        raise InputError("mvfl benchmark speed measures the full-size models and needs a CUDA GPU; there is none here.")
+    rows = measure_speed(device(), repeats)
+    typer.echo(describe_device())
+    for row in rows:
+        typer.echo(f"{row['what']:<55} objects {row['objects']}  {row['seconds']} s  {row['peak_gib']} GiB")
+    if out is not None:
+        write_json(out, {"device": describe_device(), "rows": rows})

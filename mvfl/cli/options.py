@@ -1,0 +1,26 @@
+"""Options that commands share, and what each command does first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
+Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
+Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
+
+PEOPLE, LOOK, PLUMBING = "What people type first", "Looking", "Stages, as the workflow calls them"
+
+
+def begin(log: Path | None, threads: int) -> int:
+    """Open the log and use the cores that the scheduler gave; returns how many that are. Loads torch."""
+    from mvfl.runtime.devices import limit_threads
+    from mvfl.runtime.progress import open_log
+
+    open_log(log)
+    used = min(threads, os.cpu_count() or threads)
+    limit_threads(used)
+    return used

@@ -1,0 +1,63 @@
+"""Rules that hold between settings, stated once: asked when a configuration is read, and again by a stage of its real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mvfl.config.experiment import Experiment, ViewChoice
+from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.runtime.files import InputError
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise the first fault, if there is one.
+
+    Raises:
+        InputError: with the fault's sentence.
+    """
+    for fault in faults:
+        raise InputError(fault)
+
+
+def view_faults(choice: ViewChoice, data: str, views: int, uniform_ring: bool) -> Iterator[str]:
+    """Why a way of telling views does not fit a data set.
+
+    Args:
+        choice: reference and view conditioning.
+        data: name of the data set.
+        views: cameras that a model draws.
+        uniform_ring: whether turning the rig by one place maps it onto itself.
+    """
+    if choice.reference != "random" and choice.reference >= views:
+        yield f"reference {choice.reference} does not exist: {data} has views 0 to {views - 1}."
+    if choice.view_conditioning == "relative_prompt" and not uniform_ring:
+        yield (
+            f"view_conditioning relative_prompt needs a uniform ring, and {data} has none: the prompt words would mean other "
+            "directions for every reference. Use relative_pose."
+        )
+
+
+def gslrm_faults(settings: GslrmFinetuning, data: str, views: int) -> Iterator[str]:
+    """Why GS-LRM cannot be fine-tuned on a data set in this way.
+
+    Args:
+        settings: of the fine-tuning.
+        data: name of the data set.
+        views: cameras of the rig.
+    """
+    if settings.input_views > views:
+        yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
+    if settings.view_choice != "first" and settings.inputs == "synthetic" and settings.real_targets:
+        yield (
+            f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample, and real_targets are of "
+            "another one than the generated inputs: use 'first', or real_targets: false."
+        )
+    vgg = settings.losses.vgg_path
+    if settings.losses.perceptual > 0 and vgg is not None and not vgg.is_file():
+        yield f"gslrm.losses.vgg_path {vgg} does not exist."
+
+
+def generation_faults(experiment: Experiment) -> Iterator[str]:
+    """Why the asked synthetic views cannot be sampled."""
+    if experiment.reference != "random" and experiment.synthetic.references == "all":
+        yield "synthetic.references 'all' needs reference 'random': the model would be asked for inputs it never saw."

@@ -1,0 +1,53 @@
+"""Settings of the verdict and of tracking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from mvfl.config.strict import Fraction, Strict
+
+
+class Thresholds(Strict):
+    """Limits of the A-D decision, compared with means over samples and reference views.
+
+    Fitted on labelled prediction sets by `mvfl benchmark decision`; see docs/decisions.md.
+    """
+
+    min_slot_accuracy: Fraction = Field(0.7, description="share of predictions nearest to their own slot's picture")
+    failed_slot_accuracy: Fraction = Field(0.3, description="at or below: the views are in the wrong places (C)")
+    max_copy_score: Fraction = Field(0.3, description="above: the slots repeat the input (C)")
+    min_skill: float = Field(0.1, description="(metric - best baseline) / (perfect - best baseline), mean of metrics")
+    failed_skill: float = Field(-0.5, description="at or below: worse than trivial pictures (C)")
+    min_iou: Fraction = Field(0.65, description="foreground overlap with the recorded views")
+    min_consistency: Fraction = Field(0.7, description="silhouettes as one body, relative to the recorded views")
+    partial_good_slots: Fraction = Field(0.3, description="share of good slots from which on a run is partial (D), not C")
+    min_good_slots: Fraction = Field(0.99, description="share of slots that must pass for A")
+
+
+class LpipsFiles(Strict):
+    """Files for LPIPS; they are not shipped."""
+
+    backbone: Path = Field(description="torchvision's VGG-16 weights (.pth or .safetensors)")
+    heads: Path = Field(description="LPIPS' linear layers for VGG (vgg.pth of the lpips package)")
+
+
+class Evaluation(Strict):
+    """The verdict."""
+
+    step: PositiveInt = Field(2000, description="optimiser step at which the checkpoint is judged")
+    samples: PositiveInt = Field(20, description="validation samples, each with every reference view")
+    references: Literal["first", "all", "in_turn"] = Field("all", description="in_turn: sample i with view i as its input")
+    thresholds: Thresholds = Thresholds()
+    lpips: LpipsFiles | None = Field(None, description="adds LPIPS to metrics.json; decides nothing")
+    seed: int = 7
+
+
+class Wandb(Strict):
+    """Weights & Biases."""
+
+    project: str = "mouse_facelift"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with a key")

@@ -1,0 +1,78 @@
+"""Settings of GS-LRM's fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from mvfl.config.strict import Strict, setting
+
+
+class FreezeLayers(Strict):
+    """Which parts of GS-LRM keep their weights."""
+
+    transformer_until: int = Field(0, ge=0, description="freeze the first N transformer layers")
+    patch_embedder: bool = Field(False, description="freeze the patch embedder and the input norm")
+    positional_embeddings: bool = Field(False, description="freeze the free Gaussians' embeddings")
+
+
+class GslrmLosses(Strict):
+    """Weights of the loss terms."""
+
+    l2: float = Field(1.0, ge=0)
+    masked_l2: float = Field(0.0, ge=0, description="squared error inside the mask only; add `alpha`, or floaters are free")
+    ssim: float = Field(0.0, ge=0)
+    perceptual: float = Field(0.0, ge=0, description="needs `vgg_path`")
+    pixelalign: float = Field(0.0, ge=0)
+    pointsdist: float = Field(0.0, ge=0)
+    alpha: float = Field(0.0, ge=0, description="mean |rendered opacity - mask|; removes floaters")
+    vgg_path: Path | None = Field(None, description="VGG-19 weights (.safetensors) for the perceptual term")
+
+    @model_validator(mode="after")
+    def _perceptual_needs_weights(self) -> GslrmLosses:
+        if self.perceptual > 0 and self.vgg_path is None:
+            raise ValueError("perceptual > 0 needs vgg_path: the VGG-19 weights are not shipped.")
+        return self
+
+
+class GslrmFinetuning(Strict):
+    """GS-LRM fine-tuning."""
+
+    steps: PositiveInt = 10000
+    batch_size: PositiveInt = Field(2, description="objects per step")
+    inputs: Literal["synthetic", "real"] = Field(
+        "synthetic", description="what the network sees: generated views, or the recorded ones (then nothing is generated)"
+    )
+    input_views: PositiveInt = Field(6, description="views the network sees")
+    view_choice: Literal["first", "overlap", "any"] = Field(
+        "first", description="inputs are the first views; or drawn per step as published, with overlapping targets or any"
+    )
+    target_views: PositiveInt | None = Field(None, description="supervised views per object and step; default all")
+    compositing: Literal["float", "8bit"] = Field("float", description="8bit pastes over white as the published loader does")
+    real_targets: bool = Field(
+        True, description="supervise with the recorded pictures of the same cameras; false: with the generated ones"
+    )
+    learning_rate: PositiveFloat = 2e-5
+    warmup_steps: int = Field(500, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    gradient_clip: PositiveFloat = 1.0
+    allowed_gradnorm_factor: PositiveFloat = Field(20.0, description="skip the update above clip x this")
+    losses: GslrmLosses = GslrmLosses()
+    l2_warmup_steps: int = Field(0, ge=0, description="first steps without the perceptual term")
+    pointsdist_warmup_steps: int = Field(
+        0, ge=0, description="first steps with pointsdist at 0.1, no l2 or perceptual term, no clipping"
+    )
+    freeze: FreezeLayers = FreezeLayers()
+    clip_xyz: bool = Field(False, description="clamp pixel Gaussians to [-1, 1]")
+    renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")
+    mixed_precision: Literal["no", "bf16"] = "bf16"
+    compile: bool = Field(False, description="torch.compile the transformer")
+    gradient_checkpointing: bool = Field(False, description="compute layers again going back: less memory, a third more time")
+    log_every: PositiveInt = setting(10, "nothing")
+    checkpoint_every: PositiveInt = setting(500, "nothing", description="steps between saved training states")
+    save_minutes: PositiveFloat = setting(2.0, "nothing", description="minutes after which the state is saved in any case")
+    turntable_views: PositiveInt = setting(12, "pictures", description="pictures of the turntable")
+    cache_gigabytes: PositiveFloat = setting(1.0, "nothing", description="memory for decoded pictures")
+    seed: int = 0

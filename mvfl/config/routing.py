@@ -1,0 +1,55 @@
+"""From decisions to experiments: what the workflow runs next, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mvfl.config.strict import Case
+from mvfl.config.workflow import WorkflowConfig
+
+
+@dataclass(frozen=True)
+class Route:
+    """Experiments in the order they were judged.
+
+    Attributes:
+        visited: (experiment, case) pairs.
+        converged: the experiment that reached case A, or None when no experiment is left to try.
+    """
+
+    visited: list[tuple[str, Case]]
+    converged: str | None
+
+
+def evaluation_step(config: WorkflowConfig, experiment: str) -> int:
+    """Optimiser step at which an experiment is judged."""
+    return config.experiments[experiment].evaluation_step or config.evaluation.step
+
+
+def segment_ends(config: WorkflowConfig, experiment: str) -> list[int]:
+    """Steps at which training is cut: curriculum boundaries, the verdict and the end."""
+    e = config.experiments[experiment]
+    return sorted({*(p.until_step for p in e.curriculum), evaluation_step(config, experiment), e.training.steps})
+
+
+def follow(config: WorkflowConfig, case_of: Callable[[str], Case]) -> Route:
+    """Follow the decisions from the first experiment on.
+
+    Case A ends the way; B, C and D go to the experiment that `cases:` names. An experiment is never visited twice.
+
+    Args:
+        config: names the first experiment and the cases.
+        case_of: decision of an experiment; may raise to say that it is not known yet.
+    """
+    visited: list[tuple[str, Case]] = []
+    name = config.experiment
+    while name not in [v[0] for v in visited]:
+        case = case_of(name)
+        visited.append((name, case))
+        if case == "A":
+            return Route(visited, name)
+        if case not in config.cases:
+            return Route(visited, None)
+        name = config.cases[case]
+    return Route(visited, None)

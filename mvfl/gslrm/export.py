@@ -1,0 +1,62 @@
+"""A 3D model as files: Gaussians after the published filters, a turntable of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mvfl.geometry.cameras import turntable
+from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.gaussians import Gaussians, filter_indices
+from mvfl.gslrm.model import Gslrm
+from mvfl.gslrm.ply import save_ply
+from mvfl.gslrm.rendering import Renderer, render
+from mvfl.gslrm.scoring import reconstruct
+from mvfl.gslrm.views import Views
+from mvfl.metrics.pictures import save_grid, to_pil
+from mvfl.runtime.devices import device
+from mvfl.runtime.files import InputError, written_aside
+
+# The published filters at inference.
+MIN_OPACITY, MAX_SCALE, FLOATER = 0.04, 0.1, 0.6
+BOX = (-0.91, 0.91, -0.91, 0.91, -1.0, 1.0)
+
+
+@torch.no_grad()
+def visible_gaussians(model: Gslrm, inputs: Views, what: str) -> Gaussians:
+    """Gaussians of one object after the published inference filters.
+
+    Args:
+        model: on the device to use.
+        inputs: the views that the network sees.
+        what: named in the error.
+
+    Raises:
+        InputError: the filters leave nothing.
+    """
+    gaussians = reconstruct(model, Views.stacked([inputs.to(device())])).gaussians[0]
+    kept = filter_indices(gaussians, MIN_OPACITY, MAX_SCALE, FLOATER, BOX)
+    if len(kept) == 0:
+        raise InputError(f"GS-LRM drew nothing visible for {what}; its training failed, look at the loss and the renders.")
+    return gaussians[kept]
+
+
+def write_model(gaussians: Gaussians, turntable_views: int, size: int, renderer: Renderer, out: Path) -> None:
+    """Write `gaussians.ply` and the turntable of one object."""
+    with written_aside(out / "gaussians.ply") as temporary:
+        save_ply(gaussians, temporary)
+    save_turntable(gaussians, turntable_views, size, renderer, out)
+
+
+def save_turntable(gaussians: Gaussians, views: int, size: int, renderer: Renderer, out: Path) -> None:
+    """Write `turntable.gif` and a strip `turntable.png` of the object seen from all around at elevation 20."""
+    c2w, intrinsics = camera_tensors(turntable(views, 20.0, size))
+    place = gaussians.xyz.device
+    with torch.no_grad():
+        images = render(gaussians, c2w.to(place), intrinsics.to(place), size, size, renderer=renderer).images.clamp(0, 1)
+    columns = min(6, views)
+    save_grid(out / "turntable.png", [("3D model", row) for row in images[: columns * (views // columns)].split(columns)])
+    frames = [to_pil(i, max(256, size)) for i in images]
+    with written_aside(out / "turntable.gif") as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=120, loop=0)

@@ -1,0 +1,51 @@
+"""Reconstructing objects, rendering them from other cameras, and scoring the renderings beside pictures that need no model."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.gslrm.model import Gslrm, GslrmOutput
+from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
+from mvfl.gslrm.views import Views
+from mvfl.metrics.image import foreground_psnr, foreground_ssim, mask_iou
+
+
+def reconstruct(model: Gslrm, inputs: Views) -> GslrmOutput:
+    """Run the network on a batch of objects."""
+    return model(inputs.images, inputs.c2w, inputs.intrinsics)
+
+
+def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Rendering:
+    """Render every object of a batch from its target cameras."""
+    height, width = targets.images.shape[-2:]
+    return render_objects(output.gaussians, targets.c2w, targets.intrinsics, height, width, renderer)
+
+
+@torch.no_grad()
+def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Renderer) -> tuple[Rendering, dict[str, float]]:
+    """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
+    drawn = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
+    images = drawn.images[0].clamp(0, 1)
+    return Rendering(images, drawn.alphas[0]), score_pictures(images, targets)
+
+
+def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views) -> dict[str, float]:
+    """Foreground PSNR (dB), foreground SSIM and mask IoU, mean over views."""
+    return {
+        "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
+        "foreground_ssim": float(foreground_ssim(images, targets.images, targets.alphas).mean()),
+        "mask_iou": float(mask_iou(images, targets.images).mean()),
+    }
+
+
+def pictures_without_model(inputs: Views, targets: Views) -> dict[str, Float[Tensor, "view 3 height width"]]:
+    """Baselines: a blank picture, the input of the camera nearest to each target's, and the mean of all inputs."""
+    directions = [torch.nn.functional.normalize(v.c2w[:, :3, 3], dim=-1) for v in (targets, inputs)]
+    nearest = (directions[0] @ directions[1].T).argmax(1)
+    return {
+        "blank": torch.ones_like(targets.images),
+        "copy": inputs.images[nearest],
+        "mean": inputs.images.mean(0, keepdim=True).expand_as(targets.images),
+    }

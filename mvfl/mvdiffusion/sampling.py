@@ -1,0 +1,119 @@
+"""Sampling the views of animals: a pipeline, its prompts, what its slots mean, and how to denoise, as one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.config.experiment import Sampling, ViewSampling
+from mvfl.config.strict import ViewConditioning
+from mvfl.geometry.rig import Rig
+from mvfl.layout import Checkpoint
+from mvfl.mvdiffusion.conditioning import pose_features, slot_views
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.unet import load_unet
+from mvfl.records.base import BaseRecord
+from mvfl.records.checkpoint import require_rig
+from mvfl.records.prompts import read_prompts
+from mvfl.runtime.devices import device, half_precision
+from mvfl.runtime.files import InputError
+from mvfl.runtime.progress import tracked
+from mvfl.runtime.randomness import generator
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples all slots from one picture of each animal.
+
+    Attributes:
+        pipeline: on the device to use.
+        prompts: one embedding per slot.
+        rig: cameras of the views.
+        conditioning: how slots are told their camera.
+        sampling: steps, guidance, eta, batch size.
+    """
+
+    pipeline: MultiViewPipeline
+    prompts: Float[Tensor, "slot token channel"]
+    rig: Rig
+    conditioning: ViewConditioning
+    sampling: Sampling
+
+    @staticmethod
+    def load(base: Path, checkpoint: Path, prompts: Path, rig: Rig, choice: ViewSampling) -> Sampler:
+        """A base's pipeline with the fine-tuned UNet of a checkpoint, on the device to use.
+
+        Args:
+            base: `base.json`.
+            checkpoint: exported `checkpoint-<step>` folder.
+            prompts: `clr_embeds.pt`.
+            rig: of the data set.
+            choice: view conditioning and sampling.
+
+        Raises:
+            InputError: a file is missing or damaged, the checkpoint was trained on another rig, or it equals the base (its
+                weights did not load).
+        """
+        trained = Checkpoint(checkpoint)
+        record = BaseRecord.read(base)
+        require_rig(trained, rig.hash)
+        unet = load_unet(trained.unet)
+        pipeline = MultiViewPipeline.from_pretrained(record.pipeline)
+        same = pipeline.unet.conv_in.weight.shape == unet.conv_in.weight.shape and all(
+            torch.equal(a, b) for a, b in zip(pipeline.unet.parameters(), unet.parameters(), strict=False)
+        )
+        if same:
+            raise InputError(f"The weights in {checkpoint} equal the base's: nothing was trained, or the wrong file was saved.")
+        pipeline.unet = unet
+        embeds = read_prompts(prompts, unet.config.num_views, unet.config.cross_attention_dim)
+        return Sampler(pipeline.to(device()), embeds, rig, choice.view_conditioning, choice.sampling)
+
+    def slot_views(self, reference: int) -> list[int]:
+        """View index of each slot when view `reference` is the input."""
+        return slot_views(self.rig, reference, self.conditioning)
+
+    def with_sampling(self, sampling: Sampling) -> Sampler:
+        """The same with other steps, guidance, eta or batch size."""
+        return replace(self, sampling=sampling)
+
+    def sample(
+        self,
+        inputs: Float[Tensor, "pair 3 height width"],
+        references: Sequence[int],
+        seeds: Sequence[tuple[int, ...]],
+        title: str = "views",
+    ) -> Float[Tensor, "pair slot 3 height width"]:
+        """Sample all slots for each input picture; each pair's result depends on its own seed only.
+
+        Args:
+            inputs: reference pictures over white, RGB in 0..1.
+            references: their view indices.
+            seeds: integers per pair.
+            title: of the progress bar.
+
+        Returns:
+            RGB in 0..1, float32 on the CPU, in slot order.
+        """
+        views, s = len(self.rig.cameras), self.sampling
+        self.pipeline.set_progress_bar_config(disable=True)
+        out = []
+        starts = range(0, len(inputs), s.batch_size)
+        for start in tracked(starts, title, len(starts)):
+            chunk = slice(start, start + s.batch_size)
+            poses = None
+            if self.conditioning == "relative_pose":
+                poses = torch.cat([pose_features(self.rig, r) for r in references[chunk]])
+            # Numbers are drawn from CPU generators: the same noise on every device, whatever the batch.
+            with half_precision(self.pipeline.device):
+                sampled = self.pipeline(
+                    inputs[chunk].repeat_interleave(views, 0), self.prompts, poses,
+                    num_inference_steps=s.steps, guidance_scale=s.guidance, eta=s.eta,
+                    generator=[generator("cpu", *seed) for seed in seeds[chunk]],
+                ).images  # fmt: skip
+            out.append(sampled.float().cpu().unflatten(0, (-1, views)))
+        return torch.cat(out)

@@ -1,0 +1,102 @@
+"""`metrics.json` of the stages `evaluate` and `gslrm`: what was measured, beside what needs no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from mvfl.config.strict import Strict
+from mvfl.records.record import Record
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the verdict is based on; the reference slot is never among it.
+
+    Attributes:
+        slot_accuracy: share of predictions nearest to their own slot's picture.
+        copy_score: mean likeness to the input beyond the truth's own.
+        iou: mean mask IoU.
+        skill: mean over metrics of (model - best baseline) / (perfect - best baseline).
+        consistency: agreement of the silhouettes with one body, relative to the recorded views.
+        slots: per relative slot (1, 2, ...): slot accuracy, IoU, skill.
+        loss_state: from the loss trend.
+    """
+
+    slot_accuracy: float
+    copy_score: float
+    iou: float
+    skill: float
+    consistency: float
+    slots: dict[str, Metrics]
+    loss_state: str
+
+
+class ViewScores(Record):
+    """Scores of a checkpoint's views.
+
+    Attributes:
+        experiment, step: what was judged.
+        pairs: number of (sample, reference) pairs.
+        measurements: of the verdict.
+        model: mean of each metric.
+        baselines: the same of pictures that need no model, by name.
+        baselines_per_slot: baseline -> slot -> metrics.
+        skill: per metric.
+        hull_iou_per_slot: agreement of each slot's silhouette with the body that all allow.
+        colour_consistency: agreement of colours between views, relative to the recorded ones.
+        per_reference: reference view -> metrics.
+        loss_trend: of the training.
+        lpips: per kind of picture, where files for it were named.
+    """
+
+    remedy = "run the `evaluate` target first"
+
+    experiment: str
+    step: int
+    pairs: int
+    measurements: Measurements
+    model: Metrics
+    baselines: dict[str, Metrics]
+    baselines_per_slot: dict[str, dict[str, Metrics]]
+    skill: Metrics
+    hull_iou_per_slot: list[float]
+    colour_consistency: float
+    per_reference: dict[str, Metrics]
+    loss_trend: dict[str, Any]
+    lpips: Metrics | None = Field(None, description="lower is more alike")
+
+
+class ReconstructionScore(Strict):
+    """Scores of one validation sample's 3D model.
+
+    Attributes:
+        sample: name.
+        held_out_cameras: whether no input had a camera that is scored.
+        scores: of the fine-tuned model.
+        others: of the base without fine-tuning and of pictures that need no model.
+    """
+
+    sample: str
+    held_out_cameras: bool
+    scores: Metrics
+    others: dict[str, Metrics]
+
+
+class ReconstructionScores(Record):
+    """Scores of fine-tuned GS-LRM weights: means, and each sample."""
+
+    remedy = "run the `gslrm` target first"
+
+    mean: Metrics
+    baselines: dict[str, Metrics]
+    samples: list[ReconstructionScore]
+
+    @property
+    def held_out_cameras(self) -> bool:
+        """Whether all scores are of cameras that no input had."""
+        return all(row.held_out_cameras for row in self.samples)

@@ -1,0 +1,69 @@
+"""The tail of a training loop: is everything finite, is it time to save, is it time to stop? Both trainings share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvfl.runtime.endings import Unfinished
+from mvfl.runtime.training_state import StopRequest, TrainingState
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What follows each optimiser step.
+
+    Attributes:
+        state: where states are saved.
+        stop: whether the job has been asked to end.
+        until: last step.
+        every: steps between saved states.
+        snapshot: makes the state to be saved.
+        remedy: what to change when numbers are not finite.
+    """
+
+    state: TrainingState
+    stop: StopRequest
+    until: int
+    every: int
+    snapshot: Callable[[], dict[str, Any]]
+    remedy: str
+
+    @property
+    def folder(self) -> Path:
+        """The stage's state folder."""
+        return self.state.folder.parent
+
+    def require_finite(self, step: int, loss: float, gradient_norm: float) -> None:
+        """To be asked before the weights are touched: an update with NaN cannot be taken back, and a save would keep it.
+
+        Args:
+            step: steps done, this one included.
+            loss, gradient_norm: of this step.
+
+        Raises:
+            FloatingPointError: one of them is NaN or infinite.
+        """
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            raise FloatingPointError(
+                f"The training loss is {loss} and the gradient's norm {gradient_norm} at step {step}; the weights were not "
+                f"updated and nothing is saved. The last good state is kept in {self.folder}; {self.remedy}."
+            )
+
+    def save_if_due(self, step: int, stopping: bool) -> None:
+        """Save at regular steps, by the clock, at the end, and before stopping."""
+        if step % self.every == 0 or step == self.until or self.state.due or stopping:
+            self.state.save(step, self.snapshot())
+
+    def leave_if_stopping(self, step: int, stopping: bool) -> None:
+        """End the loop in good order; the state has been saved.
+
+        Raises:
+            Unfinished: before the last step.
+        """
+        if stopping and step < self.until:
+            reason = self.stop.reason or "another process asked for it"
+            raise Unfinished(f"Stopped at step {step} of {self.until} ({reason}); the state is saved, run again to go on.")

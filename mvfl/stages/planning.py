@@ -1,0 +1,243 @@
+"""From a configuration to jobs: what each stage of each experiment is told. The rules and `mvfl plan` ask here.
+
+Nothing here loads torch, so that plans are quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from mvfl.config.bases import LocalBase, ScratchBase
+from mvfl.config.datasets import FolderDataset, MarkerlessDataset
+from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
+from mvfl.config.routing import Route, evaluation_step, follow, segment_ends
+from mvfl.config.strict import Case, part_of
+from mvfl.config.workflow import WorkflowConfig
+from mvfl.layout import Layout
+from mvfl.runtime.files import InputError, digest
+from mvfl.stages import jobs
+
+
+class Plan:
+    """The jobs of a configuration.
+
+    Args:
+        config: validated.
+    """
+
+    def __init__(self, config: WorkflowConfig) -> None:
+        self.config, self.layout = config, Layout(config.results)
+        # Experiments that share data, base and augmentation share one cache.
+        self.caches = {self.latents_name(name): name for name in config.experiments}
+
+    def experiment(self, name: str) -> Experiment:
+        """Settings of an experiment."""
+        return self.config.experiments[name]
+
+    def verdict_step(self, name: str) -> int:
+        """Optimiser step at which an experiment is judged."""
+        return evaluation_step(self.config, name)
+
+    def latents_name(self, name: str) -> str:
+        """Name of an experiment's latent cache."""
+        e = self.experiment(name)
+        mark = digest([e.augmentation.model_dump(mode="json"), e.training.seed])[:8]
+        return f"{e.dataset}-{e.base}-{mark}"
+
+    # ---------------------------------------------------------------------------------------------------- jobs
+    def data(self, dataset: str) -> jobs.DataJob:
+        """Make or check a data set."""
+        return jobs.DataJob(name=dataset, dataset=self.config.datasets[dataset], out=self.layout.manifest(dataset).parent)
+
+    def base(self, base: str) -> jobs.BaseJob:
+        """Prepare a base."""
+        settings = self.config.bases[base]
+        manifest = self.layout.manifest(settings.dataset) if isinstance(settings, ScratchBase) else None
+        return jobs.BaseJob(base=settings, manifest=manifest, out=self.layout.base(base).parent)
+
+    def prompts(self, base: str, style: str) -> jobs.PromptsJob:
+        """Encode a prompt style."""
+        return jobs.PromptsJob.model_validate(
+            {"style": style, "base": self.layout.base(base), "out": self.layout.prompts(base, style).folder}
+        )
+
+    def latents(self, cache: str) -> jobs.LatentsJob:
+        """Encode the pictures of a data set."""
+        e = self.experiment(self.caches[cache])
+        return jobs.LatentsJob(
+            augmentation=e.augmentation, seed=e.training.seed, manifest=self.layout.manifest(e.dataset),
+            base=self.layout.base(e.base), out=self.layout.latents(cache).parent,
+        )  # fmt: skip
+
+    def train(self, name: str, step: int) -> jobs.TrainJob:
+        """Train an experiment up to a step, from the last cut before it."""
+        e, layout = self.experiment(name), self.layout
+        before = [s for s in segment_ends(self.config, name) if s < step]
+        return jobs.TrainJob(
+            run=part_of(e, TrainingRun), wandb=self.config.wandb, until_step=step, manifest=layout.manifest(e.dataset),
+            base=layout.base(e.base), latents=layout.latents(self.latents_name(name)).parent,
+            prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
+            start=layout.checkpoint(name, before[-1]).folder if before else None,
+            state=layout.state(name, "mvdiffusion"), out=layout.checkpoint(name, step).folder,
+        )  # fmt: skip
+
+    def evaluate(self, name: str, step: int) -> jobs.EvaluateJob:
+        """Judge an experiment at a step."""
+        e, layout = self.experiment(name), self.layout
+        return jobs.EvaluateJob(
+            experiment=name, sampling=part_of(e, ViewSampling), evaluation=self.config.evaluation,
+            override=self.config.decisions.get(name), manifest=layout.manifest(e.dataset), base=layout.base(e.base),
+            checkpoint=layout.checkpoint(name, step).folder, prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
+            out=layout.verdict(name, step).folder,
+        )  # fmt: skip
+
+    def generation(self, name: str) -> jobs.GenerationInputs:
+        """What decides an experiment's generated views: the checkpoint that was judged."""
+        e, layout, step = self.experiment(name), self.layout, self.verdict_step(name)
+        return jobs.GenerationInputs(
+            generation=part_of(e, Generation), manifest=layout.manifest(e.dataset), base=layout.base(e.base),
+            checkpoint=layout.checkpoint(name, step).folder, prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
+            state=layout.state(name, "synthetic"),
+        )  # fmt: skip
+
+    def synthetic(self, name: str, piece: str) -> jobs.SyntheticJob:
+        """Generate one piece of an experiment's views."""
+        return jobs.SyntheticJob(source=self.generation(name), piece=piece, out=self.layout.piece(name, piece))
+
+    def join(self, name: str, pieces: Iterable[str | Path]) -> jobs.JoinJob:
+        """Make one data set of an experiment's pieces."""
+        return jobs.JoinJob(source=self.generation(name), pieces=[Path(p) for p in pieces], out=self.layout.synthetic(name).parent)
+
+    def gslrm(self, name: str) -> jobs.GslrmJob:
+        """Fine-tune GS-LRM on an experiment's generated views, or on the recorded ones."""
+        e, layout = self.experiment(name), self.layout
+        return jobs.GslrmJob(
+            gslrm=e.gslrm, wandb=self.config.wandb, run_name=f"gslrm_{e.wandb_run}", base=layout.base(e.base),
+            real=layout.manifest(e.dataset), synthetic=layout.synthetic(name) if e.gslrm.inputs == "synthetic" else None,
+            state=layout.state(name, "gslrm"), out=layout.reconstruction(name).folder,
+        )  # fmt: skip
+
+    def report(self, name: str, case: Case) -> jobs.ReportJob:
+        """Write an experiment's page; the 3D result belongs on it only where the verdict was A."""
+        layout = self.layout
+        return jobs.ReportJob(
+            name=name, experiment=self.experiment(name), evaluation=layout.verdict(name, self.verdict_step(name)).folder,
+            gslrm=layout.reconstruction(name).folder if case == "A" else None, out=layout.report(name),
+        )  # fmt: skip
+
+    def journal(self, route: Route) -> jobs.JournalJob:
+        """Write the table of the verdicts on a route."""
+        return jobs.JournalJob(
+            cases={case: name for case, name in self.config.cases.items()}, decisions=[self.decision(n) for n, _ in route.visited],
+            table=self.layout.journal, page=self.layout.journal.with_suffix(".md"),
+        )  # fmt: skip
+
+    def export(self, name: str) -> jobs.ExportJob:
+        """Make a base of what an experiment learned."""
+        e, layout, step = self.experiment(name), self.layout, self.verdict_step(name)
+        return jobs.ExportJob(
+            experiment=e, base=layout.base(e.base), checkpoint=layout.checkpoint(name, step).folder,
+            evaluation=layout.verdict(name, step).folder, gslrm=layout.reconstruction(name).folder, out=layout.export(name),
+        )  # fmt: skip
+
+    # --------------------------------------------------------------------------------------------------- targets
+    def decision(self, name: str) -> Path:
+        """An experiment's decision."""
+        return self.layout.verdict(name, self.verdict_step(name)).decision
+
+    def results_of(self, name: str) -> list[str]:
+        """The 3D result and the page of an experiment."""
+        return [*self.layout.reconstruction(name).declared().values(), str(self.layout.report(name))]
+
+    def stage_files(self) -> dict[str, list[str]]:
+        """What each stage of the first experiment makes, by the target's name."""
+        name, layout = self.config.experiment, self.layout
+        e, step = self.experiment(name), self.verdict_step(name)
+        paths = {
+            "data": layout.manifest(e.dataset), "prompts": layout.prompts(e.base, e.prompt_style).embeds,
+            "train": layout.checkpoint(name, step).provenance, "evaluate": self.decision(name), "synthetic": layout.synthetic(name),
+            "report": layout.report(name), "base": layout.export(name),
+        }  # fmt: skip
+        return {k: [str(v)] for k, v in paths.items()} | {"gslrm": list(layout.reconstruction(name).declared().values())}
+
+    def route(self, case_of: Callable[[str], Case]) -> Route:
+        """Follow the decisions from the first experiment on; `case_of` may raise where one is not known yet."""
+        return follow(self.config, case_of)
+
+    def decided_files(self, case_of: Callable[[str], Case]) -> list[str]:
+        """What a whole run makes: pages and journal of all visited experiments, and the 3D result of the converged one."""
+        route = self.route(case_of)
+        files = [str(self.layout.report(name)) for name, _ in route.visited] + [str(self.layout.journal)]
+        return files + (self.results_of(route.converged) if route.converged else [str(self.layout.exhausted)])
+
+    def case_files(self, case: Case) -> list[str]:
+        """All files of a case, without asking for a decision."""
+        return [str(self.decision(name)) for name in self.case_experiments(case)] + self.results_of(self.case_experiments(case)[-1])
+
+    def case_experiments(self, case: Case) -> list[str]:
+        """The first experiment, and the one that a case goes on with.
+
+        Raises:
+            InputError: the configuration names none for this case.
+        """
+        if case == "A":
+            return [self.config.experiment]
+        if case not in self.config.cases:
+            raise InputError(f"cases.{case} names no experiment; add it to the configuration.")
+        return list(dict.fromkeys([self.config.experiment, self.config.cases[case]]))
+
+    def case_jobs(self, case: Case) -> dict[str, list[jobs.Job]]:
+        """The jobs of a case by rule, each once: up to the verdict for all experiments, on to 3D for the last one."""
+        found: dict[str, dict[str, jobs.Job]] = {}
+        for rule, job in self._case_jobs(self.case_experiments(case)):
+            found.setdefault(rule, {})[job.model_dump_json()] = job
+        return {rule: list(those.values()) for rule, those in found.items()}
+
+    def _case_jobs(self, names: list[str]) -> Iterator[tuple[str, jobs.Job]]:
+        for name in names:
+            e, last = self.experiment(name), self.verdict_step(name)
+            settings = self.config.bases[e.base]
+            for dataset in {e.dataset, *([settings.dataset] if isinstance(settings, ScratchBase) else [])}:
+                yield "prepare_dataset", self.data(dataset)
+            yield "prepare_base", self.base(e.base)
+            yield "cache_latents", self.latents(self.latents_name(name))
+            for step in (s for s in segment_ends(self.config, name) if s <= last):
+                yield "embed_prompts", self.prompts(e.base, e.prompt_style_at(step))
+                yield "train_mvdiffusion", self.train(name, step)
+            yield "evaluate_checkpoint", self.evaluate(name, last)
+        name = names[-1]
+        if self.experiment(name).gslrm.inputs == "synthetic":
+            yield "generate_synthetic", self.synthetic(name, "1-of-1")
+            yield "join_synthetic", self.join(name, [self.layout.piece(name, "1-of-1")])
+        yield "finetune_gslrm", self.gslrm(name)
+        yield "render_report", self.report(name, "A")
+
+    # ---------------------------------------------------------------------------------------- files of a person
+    def recorded_files(self, dataset: str) -> list[str]:
+        """Files that decide a data set: mended cameras or masks must not be overlooked. A missing one the stage names."""
+        data = self.config.datasets[dataset]
+        if isinstance(data, MarkerlessDataset):
+            masks, videos = data.masks_and_videos()
+            return _existing([data.calibration, *videos, *masks])
+        cameras = sorted(data.path.glob("sample_*/opencv_cameras.json")) if isinstance(data, FolderDataset) else []
+        return _existing([Path(data.rig), *cameras])
+
+    def pictures_mark(self, dataset: str) -> str:
+        """Changes when any picture of a person's folder is replaced; listing thousands as inputs would be slow."""
+        data = self.config.datasets[dataset]
+        if not isinstance(data, FolderDataset):
+            return ""
+        files = sorted(data.path.glob("sample_*/images/*"))
+        return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+    def weights_files(self, base: str) -> list[str]:
+        """Weights of a person's base folder, so that an exchange of them is noticed."""
+        settings = self.config.bases[base]
+        if not isinstance(settings, LocalBase):
+            return []
+        return _existing([*sorted(settings.path.glob("*/*.*")), *([settings.gslrm] if settings.gslrm else [])])
+
+
+def _existing(paths: Iterable[Path]) -> list[str]:
+    return [str(p) for p in paths if p.is_file()]

@@ -1,0 +1,51 @@
+"""Pictures that need no model, to stand beside every score."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.config.strict import ViewConditioning
+from mvfl.data.pictures import composite, read_ahead, view_pictures
+from mvfl.mvdiffusion.conditioning import slot_views
+from mvfl.records.manifest import Manifest
+from mvfl.runtime.progress import tracked
+from mvfl.verdict.scores import Truth
+
+SEARCH_SIZE = 32  # pixels per side for the nearest-sample search
+
+
+def baselines(
+    manifest: Manifest, truth: Truth, conditioning: ViewConditioning
+) -> dict[str, Float[Tensor, "pair slot 3 height width"]]:
+    """Pictures that need no model: blank, copy of the input, mean training view, nearest training sample.
+
+    The nearest sample is found by the reference picture among all training samples and views; its own views, read from
+    the matched view on, are the prediction.
+    """
+    small, sums = [], torch.zeros_like(truth.images[0])
+    for rgba in tracked(read_ahead(manifest, manifest.train), "baselines", len(manifest.train)):
+        rgb = composite(rgba, 1.0)
+        sums += rgb
+        small.append(F.interpolate(rgb, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1))
+    mean_views = sums / len(manifest.train)
+    library = torch.stack(small)  # [sample, view, pixels]
+    queries = F.interpolate(truth.inputs, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1)
+    if conditioning in ("prompt", "absolute_prompt"):
+        # The slots mean fixed cameras: only the same view of another sample can stand in.
+        nearest = [(int(torch.cdist(q[None], library[:, r]).argmin()), r) for q, r in zip(queries, truth.references, strict=True)]
+    else:
+        flat = torch.cdist(queries, library.flatten(0, 1)).argmin(1).tolist()
+        nearest = [divmod(i, library.shape[1]) for i in flat]
+    matched = []
+    for sample, view in nearest:
+        rgb = composite(view_pictures(manifest, manifest.train[sample]), 1.0)
+        matched.append(rgb[slot_views(manifest.rig, view, conditioning)])
+    return {
+        "blank": torch.ones(1).expand_as(truth.images),
+        "copy": truth.inputs[:, None].expand_as(truth.images),
+        "mean": torch.stack([mean_views[v] for v in truth.views]),
+        "nearest": torch.stack(matched),
+    }

@@ -1,0 +1,80 @@
+"""The command line: quick answers, sentences, a truthful status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mvfl
+from mvfl.cli import main
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "mvfl.cli.app", *arguments], capture_output=True, text=True)
+
+
+def best_of_three(*arguments: str) -> float:
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        run(*arguments)
+        seconds.append(time.monotonic() - began)
+    return min(seconds)
+
+
+def test_help_is_quick_and_people_come_first() -> None:
+    text = run("--help").stdout
+    assert text.index("reconstruct") < text.index("doctor") < text.index("status") < text.index("evaluate")
+    assert best_of_three("--help") < 1.5, "half a second on an idle machine"
+
+
+def test_a_mistyped_picture_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
+    done = run("reconstruct", str(tmp_path / "fhoto.png"), "--experiment", str(tmp_path))
+    assert done.returncode == 1 and "fhoto.png does not exist; name a picture" in done.stderr
+    code = "import sys, mvfl.cli.app as a\nsys.argv = ['mvfl', 'reconstruct', 'none.png', '--experiment', '.']\n"
+    code += "try: a.main()\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").stdout.strip() == f"mvfl {mvfl.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        ("{", "--job is not JSON"),
+        ("{}", "--job is no job of the stage 'journal': "),
+        ('{"cases": {}, "decisions": [], "table": "a", "page": "b", "tabel": 1}', "unknown key 'tabel'; did you mean 'table'?"),
+        ("nowhere.json", "nowhere.json does not exist"),
+    ],
+)
+def test_a_job_that_is_none_ends_in_a_sentence(
+    job: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mvfl", "journal", "--job", job])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    message = capsys.readouterr().err
+    assert ended.value.code == 1 and sentence in message and "Traceback" not in message
+
+
+def test_a_job_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"cases": {}, "decisions": [], "table": str(tmp_path / "j.csv"), "page": str(tmp_path / "j.md")}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.setattr("sys.argv", ["mvfl", "journal", "--job", str(tmp_path / "job.json")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and (tmp_path / "j.md").read_text().startswith("# Journal")
+
+
+def test_the_public_parts_are_there_with_a_docstring() -> None:
+    for name in mvfl.__all__:
+        assert getattr(mvfl, name).__doc__, name
+    with pytest.raises(AttributeError, match="mvfl has no 'Samplr'; it offers"):
+        mvfl.Samplr  # noqa: B018

@@ -1,0 +1,100 @@
+"""From a configuration to jobs: the rules, the command line and `mvfl plan` are told the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from running import snakemake
+
+from mvfl.config.load import load_config
+from mvfl.config.strict import CASES
+from mvfl.layout import Checkpoint, Layout, Reconstruction
+from mvfl.runtime.files import InputError
+from mvfl.stages.jobs import JOBS, TrainJob
+from mvfl.stages.planning import Plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def plan_of(*overlays: Path) -> Plan:
+    return Plan(load_config([ROOT / "workflow_config.yaml", *overlays]))
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_of(ROOT / "configs" / "ci.yaml")
+
+
+def test_a_later_segment_starts_where_the_one_before_ended(plan: Plan) -> None:
+    assert plan.train("curriculum", 2).start is None
+    second = plan.train("curriculum", 4)
+    assert second.start == plan.layout.checkpoint("curriculum", 2).folder
+    assert [plan.train("curriculum", s).prompts.parent.name for s in (2, 4)] == ["facelift", "mouse_elevated"]
+
+
+def test_a_job_travels_as_json_and_comes_back_the_same(plan: Plan) -> None:
+    job = plan.train("mouse_6x_aug", 4)
+    assert TrainJob.model_validate(json.loads(job.model_dump_json())) == job
+
+
+def test_what_a_job_reads_is_what_other_stages_make(plan: Plan) -> None:
+    layout = plan.layout
+    read = plan.train("curriculum", 4).inputs()
+    assert read["latents"] == [layout.latents(plan.latents_name("curriculum"))]
+    assert read["start"] == [layout.checkpoint("curriculum", 2).provenance] and "manifest" not in read
+    assert set(plan.synthetic("mouse_6x_aug", "1-of-1").inputs()) == {"manifest", "base", "checkpoint", "prompts"}
+    assert plan.gslrm("mouse_6x_aug").inputs()["synthetic"] == [layout.synthetic("mouse_6x_aug")]
+
+
+def test_settings_that_change_no_result_are_not_decisive(plan: Plan, tmp_path: Path) -> None:
+    overlay = tmp_path / "other.yaml"
+    overlay.write_text(yaml.safe_dump({
+        "defaults": {"training": {"log_every": 7, "keep_states": 3}, "gslrm": {"log_every": 9, "cache_gigabytes": 2}},
+        "wandb": {"project": "another"}, "experiments": {"mouse_6x_aug": {"wandb_run": "x", "gslrm": {"turntable_views": 8}}},
+    }))  # fmt: skip
+    other = plan_of(ROOT / "configs" / "ci.yaml", overlay)
+    assert other.train("mouse_6x_aug", 4).decisive() == plan.train("mouse_6x_aug", 4).decisive()
+    a, b = other.gslrm("mouse_6x_aug"), plan.gslrm("mouse_6x_aug")
+    assert a.decisive() != b.decisive(), "the turntable is drawn anew"
+    assert a.gslrm.decisive(weights_only=True) == b.gslrm.decisive(weights_only=True), "but nothing is trained again"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_jobs_of_a_case_are_those_that_snakemake_plans(plan: Plan, case: str) -> None:
+    text = snakemake("-n", f"case_{case.lower()}", results=Path("results/never"))
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.S | re.M)
+    assert table
+    wanted = {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}
+    del wanted[f"case_{case.lower()}"]
+    assert {rule: len(jobs) for rule, jobs in plan.case_jobs(case).items()} == wanted  # type: ignore[arg-type]
+
+
+def test_a_case_that_names_no_experiment_is_said_so(plan: Plan) -> None:
+    config = plan.config.model_copy(update={"cases": {"B": "facelift_prompt"}})
+    with pytest.raises(InputError, match=r"cases\.D names no experiment"):
+        Plan(config).case_experiments("D")
+
+
+def test_recorded_inputs_of_gslrm_need_no_generated_views() -> None:
+    plan = plan_of(ROOT / "configs" / "embedded_base.yaml")
+    assert plan.gslrm("embedded_base").synthetic is None
+    assert "generate_synthetic" not in plan.case_jobs("A")
+
+
+def test_paths_may_hold_wildcards() -> None:
+    layout = Layout(Path("results"))
+    assert str(layout.checkpoint("{experiment}", "{step}").weights) == (
+        "results/experiments/{experiment}/mvdiffusion/checkpoint-{step}/unet/diffusion_pytorch_model.safetensors"
+    )
+    assert set(Reconstruction(Path("x")).declared()) == {"weights", "metrics", "ply", "turntable", "strip", "renders"}
+    assert Checkpoint(Path("a")) == Checkpoint(Path("a")) and hash(Checkpoint(Path("a")))
+
+
+def test_every_job_has_a_schema_that_names_its_paths() -> None:
+    for name, kind in JOBS.items():
+        schema = kind.model_json_schema()
+        assert schema["description"] and {"out", "table"} & set(schema["properties"]), name
