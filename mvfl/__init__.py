@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from mvfl.stages.planning import Plan
 
 _PLACES = {
-    "load_config": "config.load", "view_pictures": "data.pictures", "Camera": "geometry.cameras",
-    "orbit_camera": "geometry.cameras", "Rig": "geometry.rig", "load_rig": "geometry.rig", "load_gslrm": "gslrm.checkpoint",
-    "Gaussians": "gslrm.gaussians", "Gslrm": "gslrm.model", "load_ply": "gslrm.ply", "save_ply": "gslrm.ply", "render": "gslrm.rendering", "Layout": "layout",
-    "MultiViewPipeline": "mvdiffusion.pipeline", "Sampler": "mvdiffusion.sampling", "DecisionRecord": "records.decision",
-    "Manifest": "records.manifest", "InputError": "runtime.files", "Plan": "stages.planning",
+    "config.load": "load_config", "data.pictures": "view_pictures", "geometry.cameras": "Camera orbit_camera",
+    "geometry.rig": "Rig load_rig", "gslrm.checkpoint": "load_gslrm", "gslrm.gaussians": "Gaussians", "gslrm.model": "Gslrm",
+    "gslrm.ply": "load_ply save_ply", "gslrm.rendering": "render", "layout": "Layout",
+    "mvdiffusion.pipeline": "MultiViewPipeline", "mvdiffusion.sampling": "Sampler", "records.decision": "DecisionRecord",
+    "records.manifest": "Manifest", "runtime.files": "InputError", "stages.planning": "Plan",
 }  # fmt: skip
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = ["Camera", "DecisionRecord", "Gaussians", "Gslrm", "InputError", "Layout", "Manifest", "MultiViewPipeline", "Plan",
            "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "render", "save_ply",
@@ -51,6 +52,6 @@ __all__ = ["Camera", "DecisionRecord", "Gaussians", "Gslrm", "InputError", "Layo
 
 def __getattr__(name: str) -> Any:
     """Load a part when it is first asked for."""
-    if name not in _PLACES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"mvfl has no '{name}'; it offers {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f"mvfl.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"mvfl.{_MODULE_OF[name]}"), name)

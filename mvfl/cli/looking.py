@@ -157,7 +157,7 @@ def benchmark_decision(
     worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
     size: Annotated[int, typer.Option(help="pixels")] = 64,
     pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
-    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base draws, half of them for fitting")] = 4,
+    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base samples, half of them for fitting")] = 4,
     seed: Annotated[int, typer.Option()] = 100,
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,

@@ -25,7 +25,7 @@ def view_faults(choice: ViewChoice, data: str, views: int, uniform_ring: bool) -
     Args:
         choice: reference and view conditioning.
         data: name of the data set.
-        views: cameras that a model draws.
+        views: cameras that a model samples.
         uniform_ring: whether turning the rig by one place maps it onto itself.
     """
     if choice.reference != "random" and choice.reference >= views:

@@ -77,7 +77,7 @@ Base = Annotated[EmbeddedBase | ScratchBase | LocalBase | HubBase, Field(discrim
 
 
 def image_size_of(base: Base) -> int | None:
-    """Pixels per side that a base draws; None where its files are not here yet (checked when latents are cached).
+    """Pixels per side that a base samples; None where its files are not here yet (checked when latents are cached).
 
     Raises:
         ValueError: its configuration files are not what they should be.

@@ -33,7 +33,7 @@ def setting(default: Any, changes: Literal["weights", "pictures", "nothing"], **
 
     Args:
         default: its value.
-        changes: `pictures` = only what is drawn from finished weights; `nothing` = logging, intervals of saving, names. A
+        changes: `pictures` = only what is rendered from finished weights; `nothing` = logging, intervals of saving, names. A
             change of the latter never repeats work.
         constraints: as for pydantic's `Field`.
     """
@@ -58,7 +58,7 @@ class Strict(BaseModel):
         """The settings that change results, nested ones included, as JSON values.
 
         Args:
-            weights_only: leave out what changes only the pictures that are drawn from finished weights.
+            weights_only: leave out what changes only the pictures that are rendered from finished weights.
         """
         dumped = self.model_dump(mode="json")
         out: dict[str, Any] = {}

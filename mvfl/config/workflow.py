@@ -72,7 +72,7 @@ class WorkflowConfig(Strict):
         size = image_size_of(base)
         if size is not None and size != dataset.image_size:
             yield (
-                f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} draws {size} px; "
+                f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} samples {size} px; "
                 f"set datasets.{experiment.dataset}.image_size to {size} or use another base."
             )
         yield from view_faults(experiment, experiment.dataset, views, rig is not None and rig.is_symmetric)

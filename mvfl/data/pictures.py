@@ -62,7 +62,7 @@ def read_rgba(path: Path, size: int, keep_background: bool = False) -> np.ndarra
     Args:
         path: of the picture; without an alpha channel it must be over white.
         size: pixels per side of the result.
-        keep_background: leave an opaque picture opaque (generated views, whose background belongs to what was drawn).
+        keep_background: leave an opaque picture opaque (generated views, whose background belongs to what was sampled).
 
     Raises:
         InputError: unreadable, truncated, not square, without any foreground, or opaque and not over white.

@@ -1,7 +1,7 @@
 """Data of kind `markerless`: synchronised videos of calibrated cameras -> sample folders.
 
 Two passes. The first reads the masks only: where is the animal in each frame, which frames are fit to use, and which one
-factor brings the cameras to the models' mean distance. The second draws every picture anew through the virtual cameras.
+factor brings the cameras to the models' mean distance. The second resamples every picture through the virtual cameras.
 A frame that is not fit is left out as a whole and listed with its reason; nothing is put in its place.
 """
 
@@ -74,7 +74,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     block_split([str(f.frame) for f in located], settings.val_fraction, settings.gap)  # too few are found before the long pass
     distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
     scale = ORBIT_DISTANCE / float(np.mean(distances))
-    kept, placed = _draw_samples(name, settings, cameras, located, dropped, scale, out, workers)
+    kept, placed = _turn_samples(name, settings, cameras, located, dropped, scale, out, workers)
     rig = mean_rig(name, placed, settings.image_size)
     spread = max(rig.disagreement(frame).angle for frame in placed)
     report = {
@@ -93,7 +93,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     return Manifest.write(out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val)
 
 
-def _draw_samples(
+def _turn_samples(
     name: str, settings: MarkerlessDataset, cameras: list[Camera], located: list[Located], dropped: dict[int, str], scale: float,
     out: Path, workers: int,
 ) -> tuple[list[str], list[list[Camera]]]:  # fmt: skip
@@ -110,11 +110,11 @@ def _draw_samples(
                 found = wanted[number]
                 real = [moved(c, found.centre, scale) for c in cameras]
                 virtual = [looking_at_origin(c, settings.image_size) for c in real]
-                drawn = list(pool.map(_turned, pictures, silhouettes, real, virtual))
-                if reason := _unfit_when_turned(drawn, virtual, settings.min_silhouette_overlap):
+                turned = list(pool.map(_turned, pictures, silhouettes, real, virtual))
+                if reason := _unfit_when_turned(turned, virtual, settings.min_silhouette_overlap):
                     dropped[number] = reason
                 else:
-                    kept.append(_write_sample(folder, found, drawn, virtual))
+                    kept.append(_write_sample(folder, found, turned, virtual))
                     placed.append(virtual)
                 bar.update(done)
         _refuse_if_too_many(settings, dropped, len(kept))  # before the folder gets its name

@@ -37,12 +37,12 @@ def render_sample(settings: RodentDataset, folder: Path, index: int) -> str:
     """Render one sample into `folder`, from (seed, index) alone; returns its name."""
     rig = load_rig(settings.rig, settings.image_size)
     cameras = [*rig.cameras, *_extra_cameras(settings, index)]
-    drawn = make_sample(
+    rendered = make_sample(
         (settings.seed, index), cameras, settings.coats, settings.poses, settings.fill, settings.fur_layers,
         frame_cameras=len(rig.cameras),
     )  # fmt: skip
     name = f"sample_{index:06d}"
-    write_sample(folder / name, cameras, [Image.fromarray(p) for p in drawn.pictures], **drawn.meta)
+    write_sample(folder / name, cameras, [Image.fromarray(p) for p in rendered.pictures], **rendered.meta)
     return name
 
 
@@ -51,7 +51,7 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
 
     Args:
         name: of the data set.
-        settings: what to draw.
+        settings: what to render.
         out: gets `samples/`, `manifest.json` and `provenance.json`.
         workers: processes.
     """

@@ -51,7 +51,7 @@ def carve(
 def reproject(
     occupied: Float[Tensor, "point 3"], projections: Float[Tensor, "view 3 4"], size: int, reach: int
 ) -> Bool[Tensor, "view size size"]:
-    """Silhouettes of occupied voxels, each drawn as a square of 2 reach + 1 pixels."""
+    """Silhouettes of occupied voxels, each as a square of 2 reach + 1 pixels."""
     out = torch.zeros(len(projections), size, size)
     if len(occupied):
         homogeneous = torch.cat([occupied, torch.ones(len(occupied), 1)], 1)
@@ -90,7 +90,7 @@ def carve_hull(
     voxel = 2 * HALF_SIDE / grid
     distance = float(c2w[0, :3, 3].norm())
     reach = max(1, math.ceil(0.5 * voxel * float(intrinsics[0, 0]) / distance))
-    drawn = reproject(hull, projections, size, reach)
+    own = reproject(hull, projections, size, reach)
     truth = masks[:, 0] > 0
-    iou = (drawn & truth).sum((1, 2)).float() / (drawn | truth).sum((1, 2)).clamp(min=1)
+    iou = (own & truth).sum((1, 2)).float() / (own | truth).sum((1, 2)).clamp(min=1)
     return Hull(hull, voxel, iou)

@@ -1,6 +1,6 @@
 """Camera rigs: what each slot of a multi-view model means in space.
 
-A rig is data, never a constant inside a stage. The images that a model draws in slot i belong to the
+A rig is data, never a constant inside a stage. The images that a model samples in slot i belong to the
 camera that it was trained on for slot i, so a rig's hash travels from the data to GS-LRM.
 """
 

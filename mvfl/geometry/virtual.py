@@ -1,7 +1,7 @@
 """From real cameras to the virtual ones that models know: centre the world on the animal, look at it, warp the picture.
 
 A pinhole picture can be turned about its optical centre exactly, by a homography, since every pixel is a ray through that
-centre. So the world is moved to the animal, one factor scales all distances, and each picture is drawn anew as a camera at
+centre. So the world is moved to the animal, one factor scales all distances, and each picture is resampled as a camera at
 the same place would have taken it that looks straight at the animal with the models' own intrinsics.
 """
 
@@ -90,8 +90,8 @@ def turned_picture(
     depth = torch.where(depth > 1e-6, depth, torch.full_like(depth, 1e-9))  # behind the recorded camera: far outside
     grid = torch.stack([2 * u / depth / camera.width - 1, 2 * v / depth / camera.height - 1], -1).clamp(-3, 3)
     premultiplied = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
-    drawn = F.grid_sample(premultiplied[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
-    drawn = F.avg_pool2d(drawn, fine)[0]
-    alpha = torch.where(drawn[3:] < LEAST_ALPHA, torch.zeros_like(drawn[3:]), drawn[3:])
-    colour = torch.where(alpha > 0, drawn[:3] / alpha.clamp(min=LEAST_ALPHA), torch.zeros_like(drawn[:3]))
+    warped = F.grid_sample(premultiplied[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
+    warped = F.avg_pool2d(warped, fine)[0]
+    alpha = torch.where(warped[3:] < LEAST_ALPHA, torch.zeros_like(warped[3:]), warped[3:])
+    colour = torch.where(alpha > 0, warped[:3] / alpha.clamp(min=LEAST_ALPHA), torch.zeros_like(warped[:3]))
     return torch.cat([colour, alpha]).clamp(0, 1)

@@ -154,7 +154,7 @@ class PixelGaussians(NamedTuple):
 
 def gslrm_loss(
     weights: GslrmLosses,
-    drawn: Rendering,
+    rendered: Rendering,
     targets: Targets,
     pixels: PixelGaussians | None = None,
     mask_pixelalign: bool = True,
@@ -164,18 +164,18 @@ def gslrm_loss(
 
     Args:
         weights: of the terms.
-        drawn: renderings, not clamped, and their opacity.
+        rendered: renderings, not clamped, and their opacity.
         targets: what they should look like.
         pixels: for `pixelalign` and `pointsdist`.
         mask_pixelalign: multiply by the mask (input and target views must then agree).
         vgg: network of the perceptual term.
     """
-    flat, truth = drawn.images.flatten(0, 1), targets.images.flatten(0, 1)
+    flat, truth = rendered.images.flatten(0, 1), targets.images.flatten(0, 1)
     terms: dict[str, Tensor] = {}
     if weights.l2:
         terms["l2"] = (flat - truth).square().mean()
     if weights.masked_l2:
-        terms["masked_l2"] = masked_l2_loss(drawn.images, targets.images, _masks(targets, "masked_l2"))
+        terms["masked_l2"] = masked_l2_loss(rendered.images, targets.images, _masks(targets, "masked_l2"))
     if weights.ssim:
         terms["ssim"] = ssim_loss(flat, truth)
     if weights.perceptual:
@@ -183,7 +183,7 @@ def gslrm_loss(
             raise ValueError("The perceptual term needs its network.")
         terms["perceptual"] = perceptual_loss(vgg, flat, truth)
     if weights.alpha:
-        terms["alpha"] = (drawn.alphas - _masks(targets, "alpha")).abs().mean()
+        terms["alpha"] = (rendered.alphas - _masks(targets, "alpha")).abs().mean()
     if weights.pixelalign or weights.pointsdist:
         if pixels is None:
             raise ValueError("pixelalign and pointsdist need the pixel Gaussians and rays.")
@@ -191,7 +191,7 @@ def gslrm_loss(
             terms["pixelalign"] = pixelalign_loss(pixels.xyz, pixels.rays, targets.alphas if mask_pixelalign else None)
         if weights.pointsdist:
             terms["pointsdist"] = pointsdist_loss(pixels.xyz, pixels.rays)
-    total = sum((getattr(weights, k) * v for k, v in terms.items()), torch.zeros((), device=drawn.images.device))
+    total = sum((getattr(weights, k) * v for k, v in terms.items()), torch.zeros((), device=rendered.images.device))
     return LossValues(total, terms)
 
 

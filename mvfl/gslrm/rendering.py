@@ -45,7 +45,7 @@ def render(
     renderer: Renderer = "auto",
     background: float = 1.0,
 ) -> Rendering:
-    """Draw one object from several cameras.
+    """Render one object from several cameras.
 
     Args:
         gaussians: one object.
@@ -55,8 +55,8 @@ def render(
         renderer: `auto` is gsplat on CUDA and the torch rasteriser elsewhere.
         background: grey level in 0..1; 1 is white.
     """
-    drawn = render_objects([gaussians], c2w[None], intrinsics[None], height, width, renderer, background)
-    return Rendering(drawn.images[0], drawn.alphas[0])
+    rendered = render_objects([gaussians], c2w[None], intrinsics[None], height, width, renderer, background)
+    return Rendering(rendered.images[0], rendered.alphas[0])
 
 
 def render_objects(
@@ -68,9 +68,9 @@ def render_objects(
     renderer: Renderer = "auto",
     background: float = 1.0,
 ) -> Rendering:
-    """Draw objects with equally many Gaussians, each from its own cameras; arguments as in `render`.
+    """Render objects with equally many Gaussians, each from its own cameras; arguments as in `render`.
 
-    gsplat draws them all in one call: an object at a time, launching kernels takes longer than running them.
+    gsplat renders them all in one call: an object at a time, launching kernels takes longer than running them.
     """
     if renderer == "gsplat" or (renderer == "auto" and objects[0].xyz.is_cuda):
         return _render_gsplat(objects, c2w, intrinsics, height, width, background)
@@ -106,7 +106,7 @@ def _render_gsplat(
 
 
 def _project(g: Gaussians, w2c: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centres [n, 2], 2D covariances (xx, xy, yy) [n, 3], depths [n] and a mask of what can be drawn."""
+    """Centres [n, 2], 2D covariances (xx, xy, yy) [n, 3], depths [n] and a mask of what can be seen."""
     fx, fy, cx, cy = intrinsics.unbind()
     rotation = w2c[:3, :3]
     camera = g.xyz @ rotation.T + w2c[:3, 3]

@@ -26,9 +26,9 @@ def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Ren
 @torch.no_grad()
 def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Renderer) -> tuple[Rendering, dict[str, float]]:
     """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
-    drawn = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
-    images = drawn.images[0].clamp(0, 1)
-    return Rendering(images, drawn.alphas[0]), score_pictures(images, targets)
+    rendered = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
+    images = rendered.images[0].clamp(0, 1)
+    return Rendering(images, rendered.alphas[0]), score_pictures(images, targets)
 
 
 def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views) -> dict[str, float]:

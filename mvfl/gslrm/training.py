@@ -134,10 +134,10 @@ class GslrmTraining:
         s = self.settings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.mixed_precision == "bf16"):
             output = reconstruct(self.model, seen)
-        drawn = render_views(output, wanted, s.renderer)
+        rendered = render_views(output, wanted, s.renderer)
         rays = pixel_rays(seen.c2w, seen.intrinsics, *seen.images.shape[-2:])
         targets, pixels = Targets(wanted.images, wanted.alphas), PixelGaussians(output.pixel_xyz, rays)
-        losses = gslrm_loss(losses_at(s, self.step), drawn, targets, pixels, mask_pixelalign=False, vgg=self.vgg)
+        losses = gslrm_loss(losses_at(s, self.step), rendered, targets, pixels, mask_pixelalign=False, vgg=self.vgg)
         losses.total.backward()
         return losses
 

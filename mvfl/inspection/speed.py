@@ -107,10 +107,10 @@ def time_unet_training(
 
 
 def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, precision: torch.dtype) -> dict[str, Any]:
-    """Draw six views of some objects with guidance, image encoder and autoencoder included.
+    """Sample six views of some objects with guidance, image encoder and autoencoder included.
 
     Args:
-        objects: drawn at once.
+        objects: sampled at once.
         steps: denoising steps.
         device: to run on.
         repeats: measured calls.
@@ -170,8 +170,8 @@ def time_gslrm_training(
     def step() -> None:
         with torch.autocast(device.type, precision):
             output = model(pictures, c2w, intrinsics)
-        drawn = render_objects(output.gaussians, c2w, intrinsics, size, size)
-        gslrm_loss(GslrmLosses(), drawn, Targets(pictures)).total.backward()
+        rendered = render_objects(output.gaussians, c2w, intrinsics, size, size)
+        gslrm_loss(GslrmLosses(), rendered, Targets(pictures)).total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -34,7 +34,7 @@ class StageStatus:
     Attributes:
         experiment, stage: names.
         state: SLURM's word with the job id, or running, stopped, killed, finished.
-        step, until: optimiser steps (samples drawn in the stage `synthetic`).
+        step, until: optimiser steps (samples made in the stage `synthetic`).
         loss: last logged.
         rate: objects per second, last logged.
         eta: seconds.
@@ -119,11 +119,11 @@ def read_status(results: Path, queue: dict[str, tuple[str, str]] | None = None) 
     for folder in Layout(results).states():
         experiment, stage = folder.parent.name, folder.name
         if stage == "synthetic":
-            drawn = len(list(folder.glob("*/sample_*")))
+            made = len(list(folder.glob("*/sample_*")))
             size = folder_bytes(folder) / 1e9
             state = _state_of(folder, queue)
             done = Layout(results).synthetic(experiment).exists()
-            out.append(StageStatus(experiment, stage, "finished" if done and state == "stopped" else state, drawn, gigabytes=size))
+            out.append(StageStatus(experiment, stage, "finished" if done and state == "stopped" else state, made, gigabytes=size))
         elif stage in STAGES:
             out.append(_trained(experiment, stage, folder, queue))
     for job, (state, comment) in sorted(queue.items()):

@@ -1,4 +1,4 @@
-"""View consistency from geometry: do the drawn silhouettes and colours fit one body?
+"""View consistency from geometry: do the sampled silhouettes and colours fit one body?
 
 No network is needed since all cameras are known. Both figures are relative to those of the recorded views of the
 same animal, so 1 means "as consistent as real pictures".
@@ -35,7 +35,7 @@ class Consistency(NamedTuple):
 def view_consistency(images: Float[Tensor, "view 3 height width"], cameras: list[Camera]) -> Consistency:
     """Carve a hull from the silhouettes of all views and compare its own silhouettes with them.
 
-    Silhouettes of one body carve a hull that fills all of them; whatever one view draws alone is carved away and
+    Silhouettes of one body carve a hull that fills all of them; whatever one view shows alone is carved away and
     missing in the others.
 
     Args:

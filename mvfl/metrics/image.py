@@ -18,7 +18,7 @@ def predicted_mask(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n
 def scored_region(
     images: Float[Tensor, "n 3 height width"], alpha: Float[Tensor, "n 1 height width"]
 ) -> Bool[Tensor, "n 1 height width"]:
-    """Where a prediction is scored: the true animal and whatever the prediction draws elsewhere."""
+    """Where a prediction is scored: the true animal and whatever the prediction shows elsewhere."""
     return (alpha > 0.5) | predicted_mask(images)
 
 

@@ -61,7 +61,7 @@ def pose_features(rig: Rig, reference: int) -> Float[Tensor, "view feature"]:
 
 
 def slot_views(rig: Rig, reference: int, mode: ViewConditioning) -> list[int]:
-    """View index drawn in each slot.
+    """View index of each slot.
 
     Relative modes and the published fixed reference put the reference into slot 0 and go round the rig;
     `absolute_prompt` (the set-up that collapsed) keeps slot i on one camera whatever the reference.

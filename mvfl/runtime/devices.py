@@ -15,7 +15,7 @@ def device() -> torch.device:
 
 
 def half_precision(place: torch.device) -> torch.autocast:
-    """bf16 for drawing where the card computes in it; elsewhere float32."""
+    """bf16 for sampling where the card computes in it; elsewhere float32."""
     able = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(place.type, torch.bfloat16, enabled=able)
 

@@ -112,7 +112,7 @@ def _plot(out: Verdict, truth: Truth, images: Views, log: list[dict[str, Any]], 
     rows = []
     for i in range(0, len(images), max(1, len(images) // 4)):
         label = f"{truth.names[i][-4:]} ref {truth.references[i]}"
-        rows += [(f"recorded {label}", truth.images[i]), (f"drawn {label}", images[i])]
+        rows += [(f"recorded {label}", truth.images[i]), (f"sampled {label}", images[i])]
     rolled = set(truth.reference_slots) == {0}  # the published order has its input in the slot of its camera
     headings = [f"slot {s}" + (" (input)" if rolled and s == 0 else "") for s in range(images.shape[1])]
     save_grid(out.views, rows[:8], headings)

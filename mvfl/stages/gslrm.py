@@ -143,10 +143,10 @@ def _score(sources: Sources, weights: Path, base: Path) -> tuple[list[tuple[str,
     rows = []
     for name in tracked(names, "score 3D models", len(names)):
         seen, wanted, held_out = sources.validation_views(name)
-        drawn, scores = evaluate_views(model, seen, wanted, s.renderer)
+        rendered, scores = evaluate_views(model, seen, wanted, s.renderer)
         others: dict[str, Any] = {"base": evaluate_views(before, seen, wanted, s.renderer)[1]}
         others |= {k: score_pictures(p, wanted) for k, p in pictures_without_model(seen, wanted).items()}
         rows.append(ReconstructionScore(sample=name, held_out_cameras=held_out, scores=scores, others=others))
         if len(grid) < 6:
-            grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", drawn.images)]
+            grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
     return grid, rows

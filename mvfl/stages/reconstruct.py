@@ -106,7 +106,7 @@ def reconstruct_picture(
     (out / "views").mkdir(parents=True, exist_ok=True)
     for v, image in enumerate(images):
         to_pil(image).save(out / "views" / f"cam_{v:03d}.png")
-    save_grid(out / "views.png", [("your picture", shown[None]), ("drawn views", slots)])
+    save_grid(out / "views.png", [("your picture", shown[None]), ("sampled views", slots)])
     # GS-LRM sees 8-bit pictures, as it did in training.
     eight_bit = (images * 255).round() / 255
     views = Views(eight_bit, predicted_mask(eight_bit).float(), *camera_tensors(manifest.rig.cameras))

@@ -24,7 +24,7 @@ LABELS = {
 }  # fmt: skip
 
 MODEL_LABELS = {
-    "base": "the base without fine-tuning", "copy": "the drawn view of the nearest camera", "mean": "mean of the drawn views",
+    "base": "the base without fine-tuning", "copy": "the sampled view of the nearest camera", "mean": "mean of the sampled views",
     "blank": "blank picture",
 }  # fmt: skip
 

@@ -124,7 +124,7 @@ class Validation:
         images = sampler.sample(truth.inputs, truth.references, seeds, f"validation at step {step}")
         rows = []
         for i, name in enumerate(truth.names):
-            rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"drawn {name[-4:]}", images[i])]
+            rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"sampled {name[-4:]}", images[i])]
         path = self.job.state / "validation" / f"step-{step:06d}.png"
         save_grid(path, rows)
         metrics = score_views(images, truth)

@@ -78,14 +78,14 @@ def run_benchmark(
         size: pixels.
         pairs: animals per set.
         seed: of everything.
-        network_worlds: worlds whose sets the embedded base draws; half of them are for fitting.
+        network_worlds: worlds whose sets the embedded base samples; half of them are for fitting.
         out: JSON file.
     """
     halves: tuple[list[Row], list[Row]] = ([], [])
     for number in tracked(range(worlds), "constructed sets", worlds):
         world = make_world(size, pairs, seed + number)
         halves[number % 2].extend(measured(world, labelled_sets(world, seed + number)))
-    for number in tracked(range(network_worlds), "drawn sets", network_worlds):
+    for number in tracked(range(network_worlds), "sampled sets", network_worlds):
         world = network_world(pairs, seed + 1000 + number)
         halves[number % 2].extend(measured(world, network_sets(world, seed + number)))
     fitted = fit_thresholds(halves[0], Thresholds())
@@ -96,17 +96,17 @@ def run_benchmark(
         for e, m in halves[1]
         if decide(m, fitted).case != e.case
     ]
-    drawn = [
+    by_networks = [
         {"half": half, "kind": e.kind, "right": e.case, **asdict(m)}
         for half, rows in zip(("fitted", "reported"), halves, strict=True)
         for e, m in rows
         if e.kind.startswith("network")
     ]
     result = {
-        "sets": len(halves[0]) + len(halves[1]), "drawn_by_networks": len(drawn), "reported_on": int(table.sum()),
+        "sets": len(halves[0]) + len(halves[1]), "drawn_by_networks": len(by_networks), "reported_on": int(table.sum()),
         "cases": CASES, "confusion": table.tolist(), "accuracy": float(np.trace(table) / table.sum()),
         "a_given_to_c": int(table[2, 0]), "fitted": fitted.model_dump(), "confusion_with_defaults": default.tolist(),
-        "accuracy_with_defaults": float(np.trace(default) / default.sum()), "wrong": wrong, "networks": drawn,
+        "accuracy_with_defaults": float(np.trace(default) / default.sum()), "wrong": wrong, "networks": by_networks,
     }  # fmt: skip
     if out is not None:
         write_json(out, result)

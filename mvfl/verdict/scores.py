@@ -85,7 +85,7 @@ def score_views(images: Float[Tensor, "pair slot 3 height width"], truth: Truth)
     return {
         "psnr": torch.stack([foreground_psnr(*pair) for pair in pairs]),
         "ssim": torch.stack([foreground_ssim(*pair) for pair in pairs]),
-        "iou": torch.stack([mask_iou(drawn, true) for drawn, true, _ in pairs]),
+        "iou": torch.stack([mask_iou(predicted, true) for predicted, true, _ in pairs]),
     }
 
 
