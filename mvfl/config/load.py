@@ -26,8 +26,18 @@ def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+LARGEST = 100_000  # values of a configuration, aliases written out; the shipped ones have a few hundred
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error; usually the last one would win in silence."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The whole document; refused where its aliases stand for more than any configuration holds."""
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > LARGEST:
+            raise yaml.YAMLError("its aliases stand for more values than a configuration has")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -38,6 +48,17 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands here twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for when its aliases are written out; a node inside itself counts as endless."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = LARGEST + 1
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [n for pair in node.value for n in pair]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mvfl.geometry.cameras import Camera, CameraError
 from mvfl.runtime.files import InputError, write_json
@@ -21,7 +22,7 @@ ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric
 def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
     """What a pickled array begins as. A file could ask for any size here, honest ones ask for none."""
     if shape not in ((0,), 0):
-        raise InputError("The pickle asks for an array of a size of its own, which honest ones do not.")
+        raise ValueError("it asks for an array of a size of its own, which honest ones do not")
     return np.ndarray.__new__(np.ndarray, (0,), code)
 
 
@@ -35,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
             return _empty_array
         if module in ARRAYS and name in ("scalar", "_frombuffer"):
             return super().find_class(module, name)
-        raise InputError(f"The pickle asks for {module}.{name}, which arrays do not need: it could run code. It was not read.")
+        raise ValueError(f"it asks for {module}.{name}, which arrays do not need: it could run code, so it was not read")
 
 
 def _read_pickle(path: Path) -> Any:
@@ -55,6 +56,20 @@ def _read_pickle(path: Path) -> Any:
         return _ArraysOnly(io.BytesIO(data)).load()
 
 
+def _numbers(value: Any) -> Float[np.ndarray, "..."]:
+    """Up to a 4 x 4 matrix of real numbers; nested lists are counted first, since they may stand for any number of values."""
+    if isinstance(value, list | tuple) and (len(value) > 4 or any(isinstance(v, list | tuple) and _deep(v) for v in value)):
+        raise ValueError("lists that are no matrix")
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.size > 16:
+        raise ValueError(f"{array.size} values of type {array.dtype}, real numbers are expected")
+    return array.astype(float)
+
+
+def _deep(row: list[Any] | tuple[Any, ...]) -> bool:
+    return len(row) > 4 or any(isinstance(v, list | tuple) and len(v) > 1 for v in row)
+
+
 def convert_calibration(source: Path, target: Path) -> int:
     """Write a pickled calibration (a list of dictionaries with R, T, K, or a dictionary of them) as JSON, once.
 
@@ -72,7 +87,7 @@ def convert_calibration(source: Path, target: Path) -> int:
     with named_errors(source, "a list of cameras with R, T and K", "export the calibration again"):
         if isinstance(content, dict):
             content = [content[key] for key in sorted(content, key=int)]
-        cameras = [{key: np.asarray(entry[key], dtype=float).tolist() for key in ("R", "T", "K")} for entry in content]
+        cameras = [{key: _numbers(entry[key]).tolist() for key in ("R", "T", "K")} for entry in content]
         if not cameras or not all(np.isfinite(np.concatenate([np.ravel(m) for m in c.values()])).all() for c in cameras):
             raise ValueError("no camera, or numbers that are not finite")
     write_json(target, {"cameras": cameras})
@@ -95,7 +110,7 @@ def read_calibration(path: Path, width: int, height: int) -> list[Camera]:
     with named_errors(path, "a calibration", remedy):
         if not isinstance(entries, list) or not entries:
             raise ValueError("no list 'cameras'")
-        matrices = [[np.asarray(entry[key], dtype=float) for key in ("R", "T", "K")] for entry in entries]
+        matrices = [[_numbers(entry[key]) for key in ("R", "T", "K")] for entry in entries]
     cameras = []
     for number, (rotation, translation, k) in enumerate(matrices):
         where = f"{path}, camera {number}"

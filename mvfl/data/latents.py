@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, require_file
 
 TYPES = {"moments": np.float16, "embeds": np.float32}
@@ -54,6 +55,8 @@ class LatentCache:
                 if array.ndim != dimensions or array.dtype != TYPES[key]:
                     raise ValueError(f"{array.ndim} dimensions of {array.dtype}")
             arrays.append(array)
+        if arrays[0].shape[:3] != arrays[1].shape[:3] or not arrays[0].size:
+            raise InputError(f"{folder}: moments and embeddings of '{split}' are of other samples, or of none; {remedy}.")
         return LatentCache(*arrays)
 
 

@@ -51,9 +51,12 @@ def open_picture(path: Path) -> Image.Image:
     """
     remedy = "it is truncated or damaged: copy it again, or remove the sample"
     require_file(path, "restore the picture or remove the sample")
-    with named_errors(path, "a picture", remedy), Image.open(path) as image:
-        image.load()
-        return image.copy()
+    with named_errors(path, "a picture", remedy):
+        with Image.open(path) as image:
+            image.verify()  # checksums, where the format has them; the file must be opened again after it
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
 
 
 def read_rgba(path: Path, size: int, keep_background: bool = False) -> np.ndarray:

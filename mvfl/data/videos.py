@@ -77,6 +77,8 @@ def read_frames(paths: list[Path], wanted: set[int]) -> Iterator[tuple[int, list
             for path, stream in zip(paths, streams, strict=True):
                 try:
                     frames.append(next(stream))
+                    if frames[-1].is_corrupt:
+                        raise StopIteration
                 except (StopIteration, av.FFmpegError) as error:
                     raise InputError(f"{path} ends or breaks at frame {number}, frame {last} is needed: copy it again.") from error
             if number in wanted:

@@ -31,13 +31,14 @@ class Shaped(Protocol):
         ...
 
 
-def config_from_state(state: Mapping[str, Shaped], image_size: int, head_width: int) -> GslrmConfig:
+def config_from_state(state: Mapping[str, Shaped], image_size: int, head_width: int, source: str) -> GslrmConfig:
     """Read the architecture off the shapes; head width and image size are not among them.
 
     Args:
         state: tensors by name, or anything with `.shape`.
         image_size: pixels per side of the inputs.
         head_width: of the attention.
+        source: file, for the sentence.
 
     Raises:
         InputError: a tensor that decides the architecture is missing or has another number of dimensions.
@@ -47,8 +48,12 @@ def config_from_state(state: Mapping[str, Shaped], image_size: int, head_width: 
         patch_in = state["patch_embedder.1.weight"].shape[1]
         channels = state["gaussian_upsampler.linear.weight"].shape[0]
         patch = round((state["pixel_gaussian_decoder.1.weight"].shape[0] / channels) ** 0.5)
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"The checkpoint misses {error}; it is not a GS-LRM checkpoint.") from error
+        if head_width < 1 or width % head_width:
+            raise ValueError(f"a width of {width} with heads of {head_width}")
+    except KeyError as error:
+        raise InputError(f"{source} misses {error}; it is not a GS-LRM checkpoint.") from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"{source} is not a GS-LRM checkpoint: its tensors have other shapes ({error}).") from error
     layers = len({k.split(".")[1] for k in state if k.startswith("transformer_layers.")})
     return GslrmConfig(
         image_size=image_size,
@@ -95,9 +100,10 @@ def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
     """
     state, rest = read_state(path)
     with named_errors(path, "a GS-LRM checkpoint", "copy or make it again"):
-        config = config_from_state(state, image_size, int(rest.get("head_width", 64)))
-        model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
-    load_strictly(model, state, str(path))
+        config = config_from_state(state, image_size, int(rest.get("head_width", 64)), str(path))
+        with torch.device("meta"):
+            model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
+    load_strictly(model, state, str(path), assign=True)
     require_sound(state, str(path))
     return model.eval()
 

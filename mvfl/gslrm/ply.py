@@ -58,6 +58,8 @@ def load_ply(path: Path, sh_degree: int = 0) -> Gaussians:
     require_file(path, remedy)
     with named_errors(path, "a PLY file of Gaussians", remedy):
         v = PlyData.read(str(path))["vertex"]
+        if not len(v.data) or any(v.data.dtype[n].kind != "f" for n in NAMES if n not in ("red", "green", "blue")):
+            raise ValueError("no vertices, or columns that are no floats")
         column = lambda *names: torch.from_numpy(np.stack([v[n] for n in names], 1).astype(np.float32))  # noqa: E731
         size = (sh_degree + 1) ** 2
         dc = column("f_dc_0", "f_dc_1", "f_dc_2")[:, None]

@@ -125,7 +125,7 @@ class _Shape(NamedTuple):
 def _check_gslrm(path: Path) -> Finding:
     try:
         shapes, rest = _gslrm_shapes(path)
-        config = config_from_state({k: _Shape(v) for k, v in shapes.items()}, 512, int(rest.get("head_width", 64)))
+        config = config_from_state({k: _Shape(v) for k, v in shapes.items()}, 512, int(rest.get("head_width", 64)), str(path))
         with torch.device("meta"):
             own = {k: tuple(v.shape) for k, v in Gslrm(config).state_dict().items()}
     except (InputError, ValueError, TypeError) as error:

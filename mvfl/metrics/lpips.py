@@ -68,9 +68,11 @@ def load_lpips(backbone: Path, heads: Path) -> Lpips:
     weights, lines = read_tensors(backbone, "VGG-16 weights"), read_tensors(heads, "LPIPS heads")
     try:
         wanted = {k: weights[k] for k in model.state_dict() if k.startswith("features.")}
-        wanted |= {f"heads.{i}": lines[f"lin{i}.model.1.weight"].flatten() for i in range(len(TAPS))}
+        rows = {k: lines[k] for k in (f"lin{i}.model.1.weight" for i in range(len(TAPS)))}
     except KeyError as error:
         raise InputError(f"{backbone} and {heads} are not VGG-16 and LPIPS heads for it: {error} is missing.") from error
+    require_sound(wanted, str(backbone))
+    require_sound(rows, str(heads))
+    wanted |= {f"heads.{i}": row.flatten() for i, row in enumerate(rows.values())}
     load_strictly(model, wanted, f"{backbone} with {heads}")
-    require_sound(wanted, f"{backbone} or {heads}")
     return model.eval()

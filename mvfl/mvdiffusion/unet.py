@@ -49,6 +49,9 @@ def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
         if stock.pop(key, allowed) != allowed:
             raise InputError(f"unet/config.json: {key} = {config[key]!r} is not supported, only {allowed!r}.")
     stock.pop("addition_channels", None)
+    for key, default in (("sample_size", None), ("num_views", 6)):
+        if not isinstance(value := stock.get(key, default), int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"unet/config.json: {key} must be a whole number from 1 on, it is {str(value)[:40]!r}.")
     for key in ("down_block_types", "up_block_types"):
         stock[key] = [STOCK_BLOCKS.get(name, name) for name in stock[key]]
     stock["mid_block_type"] = STOCK_BLOCKS.get(stock["mid_block_type"], stock["mid_block_type"])
@@ -75,10 +78,11 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
     Raises:
         InputError: files missing or damaged, tensors that do not match by name and shape, or weights that are no weights.
     """
-    unet = read_architecture(folder)
+    with torch.device("meta"):
+        unet = read_architecture(folder)
     weights = folder / WEIGHTS
     state = read_safetensors(weights)
-    load_strictly(unet, state, str(weights))
+    load_strictly(unet, state, str(weights), assign=True)
     require_sound(state, str(weights))
     return unet.eval()
 

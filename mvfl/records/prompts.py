@@ -12,7 +12,8 @@ from torch import Tensor
 from mvfl.config.strict import PromptStyle
 from mvfl.records.record import Record
 from mvfl.runtime.files import InputError
-from mvfl.runtime.reading import named_errors, require_file
+from mvfl.runtime.reading import require_file
+from mvfl.runtime.weights import read_pickled
 
 
 class PromptMetadata(Record):
@@ -43,9 +44,14 @@ def read_prompts(path: Path, views: int, width: int) -> Float[Tensor, "view toke
     """
     remedy = "encode the prompts again (`mvfl prompts`)"
     require_file(path, "run the `prompts` target first")
-    with named_errors(path, "prompt embeddings", remedy):
-        embeds = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(embeds, Tensor) or embeds.ndim != 3 or len(embeds) != views or not embeds.is_floating_point():
+    embeds = read_pickled(path, "prompt embeddings")
+    if (
+        not isinstance(embeds, Tensor)
+        or embeds.ndim != 3
+        or len(embeds) != views
+        or not embeds.numel()
+        or not embeds.is_floating_point()
+    ):
         raise InputError(f"{path} must hold one tensor [{views}, tokens, {width}] of floats; {remedy}.")
     if not bool(torch.isfinite(embeds).all()):
         raise InputError(f"{path} holds NaN or infinity, finite numbers are needed; {remedy}.")

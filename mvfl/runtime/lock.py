@@ -70,7 +70,7 @@ def holder_of(path: Path) -> dict[str, str | int | None] | None:
         holder = read_table(path, "nobody holds it")
     except InputError:
         return None
-    named = isinstance(holder.get("host"), str) and isinstance(holder.get("pid"), int)
+    named = isinstance(holder.get("host"), str) and isinstance(pid := holder.get("pid"), int) and 0 < pid < 2**31
     return holder if named else None
 
 

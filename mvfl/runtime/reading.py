@@ -78,7 +78,13 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: not JSON; RecursionError: nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_small_int)
+
+
+def _small_int(text: str) -> int:
+    if len(text) > 18:  # what follows counts in 64 bits
+        raise ValueError(f"{text[:20]}... is too large")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -171,7 +171,7 @@ def _rows(path: Path, keys: dict[str, type | tuple[type, ...]]) -> Iterator[dict
     for line in require_file(path, "train first").read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             row = parse_json(line)
-            if isinstance(row, dict) and all(isinstance(row.get(k), kind) for k, kind in keys.items()):
+            if isinstance(row, dict) and all(_is(row.get(k), kind) for k, kind in keys.items()):
                 yield row
 
 
@@ -198,4 +198,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _is_logged(row: dict[str, Any]) -> bool:
     """Whether all values are numbers, or null for NaN."""
-    return all(value is None or isinstance(value, NUMBER) for value in row.values())
+    return all(value is None or _is(value, NUMBER) for value in row.values())
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value has a type; true and false are no numbers here."""
+    return isinstance(value, kind) and not isinstance(value, bool)

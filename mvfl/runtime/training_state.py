@@ -16,7 +16,7 @@ import torch
 from mvfl.runtime.files import InputError, folder_bytes, sweep_partials, write_json, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, changed_parts
 from mvfl.runtime.progress import say
-from mvfl.runtime.reading import read_table
+from mvfl.runtime.reading import read_table, require_file
 
 RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json")
 MARK = "fingerprint.json"
@@ -86,7 +86,8 @@ class TrainingState:
         """Set the present states aside and take back those of `new`, where there are some."""
         parts = old.get("parts")
         changed = changed_parts(parts, new.to_json()) if isinstance(parts, dict) else ["what an older mvfl recorded"]
-        aside = self.older / str(old.get("fingerprint", "unknown"))
+        name = str(old.get("fingerprint"))
+        aside = self.older / (name if name.isalnum() else "unknown")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         self._move(self.folder.parent, aside)
@@ -106,7 +107,7 @@ class TrainingState:
                 (source / name).rename(target / name)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.pt"))
+        return sorted(p for p in self.folder.glob("step-*.pt") if p.stem.removeprefix("step-").isdecimal())
 
     def steps(self) -> list[int]:
         """Steps for which a state is there."""
@@ -168,7 +169,10 @@ class TrainingState:
             if step > at_most:
                 continue
             try:
-                return step, torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                state = torch.load(require_file(path, "train again"), map_location="cpu", mmap=True, weights_only=True)
+                if not isinstance(state, dict):
+                    raise ValueError(f"it holds a {type(state).__name__}")
+                return step, state
             except Exception as error:
                 say(f"{path} cannot be read ({error}); it is set aside and the state before it is used.")
                 path.rename(path.with_suffix(".broken"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mvfl.runtime.reading import named_errors, parse_json, require_file
 
 AGAIN = "copy or make it again; there are no substitute weights"
 SHOWN = 40  # tensors named in one error
+SLACK = 2**26  # bytes by which a tensor may be larger than what is stored of it
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -67,7 +68,21 @@ def read_pickled(path: Path, what: str) -> Any:
     """
     require_file(path, AGAIN)
     with named_errors(path, what, AGAIN):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for value in _tensors(content):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                raise ValueError("a tensor is sparse, quantized, or has no values")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes() + SLACK:
+                raise ValueError("a tensor claims to be larger than what is stored of it")
+        return content
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _tensors(value)
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -105,13 +120,14 @@ def require_sound(state: Mapping[str, Tensor], source: str) -> None:
         raise InputError(f"{source} is damaged: {'; '.join(faults[:3])}{more}; {AGAIN}.")
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
     """Load a state dict whose names and shapes must all match; everything that does not is listed in one error.
 
     Args:
         module: changed in place.
         state: tensors by name; converted to the module's types.
         source: file, for the sentence.
+        assign: take the tensors themselves, for a module on the meta device: nothing is reserved before the shapes are known.
 
     Raises:
         InputError: tensors missing, unexpected or of another shape.
@@ -127,7 +143,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     if faults:
         shown = "\n".join(f"  {f}" for f in faults[:SHOWN]) + (f"\n  ... and {len(faults) - SHOWN} more" * (len(faults) > SHOWN))
         raise InputError(f"{source} does not fit the model ({len(faults)} tensors):\n{shown}")
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()}, assign=assign)
 
 
 def require_written(path: Path, state: Mapping[str, Tensor]) -> None:
