@@ -33,12 +33,12 @@ rule all:
         lambda w: PLAN.decided_files(decided_case),
 
 
-# One stage of the first experiment: snakemake train. `base` makes a new base of what it learned (configs/embedded_base.yaml).
-for stage, files in PLAN.stage_files().items():
+# One stage of the first experiment (train) or of any (train_curriculum). `base` makes a new base of what was learned.
+for target, files in PLAN.targets().items():
 
     rule:
         name:
-            stage
+            target
         input:
             files,
         localrule: True

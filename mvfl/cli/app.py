@@ -26,12 +26,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from mvfl import __version__
 
         typer.echo(f"mvfl {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -17,8 +17,8 @@ Pose = Literal["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"]
 Case = Literal["A", "B", "C", "D"]
 CASES: tuple[Case, ...] = ("A", "B", "C", "D")
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Names become parts of paths, commands and wildcards.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+# Names become parts of paths, commands and wildcards: no "..", no option, nothing that a shell reads.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

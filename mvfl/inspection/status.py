@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -166,7 +167,7 @@ def newest_log(results: Path, experiment: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    logs = [p for p in Layout(results).logs() if p.stem == experiment or p.stem.startswith(f"{experiment}-")]
+    logs = [p for p in Layout(results).logs() if re.fullmatch(rf"{re.escape(experiment)}(-\d+|-\d+-of-\d+)?", p.stem)]
     if not logs:
         names = sorted({p.name for p in results.glob("experiments/*")} | {p.parent.name for p in Layout(results).states()})
         raise InputError(f"No log of '{experiment}' in {results / 'logs'}; experiments there: {', '.join(names) or 'none'}.")

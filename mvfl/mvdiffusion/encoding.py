@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ def tinted(rgba: Float[Tensor, "view 4 height width"], brightness: float, contra
 
 
 def clip_pixels(
-    images: Float[Tensor, "n 3 height width"], size: int, mean: list[float], std: list[float]
+    images: Float[Tensor, "n 3 height width"], size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "n 3 crop crop"]:
     """CLIP input as in training: antialiased bicubic resize of floats straight to the crop size, not clamped."""
     resized = F.interpolate(images, (size, size), mode="bicubic", antialias=True)

@@ -17,7 +17,7 @@ R = TypeVar("R", bound="Record")
 class Record(Strict):
     """A JSON file between stages."""
 
-    remedy: ClassVar[str] = "run the workflow first"
+    remedy: ClassVar[str] = "delete it and run the workflow again"
 
     @classmethod
     def read(cls: type[R], path: Path) -> R:

@@ -105,7 +105,7 @@ def read_json(path: Path, remedy: str) -> Any:
         InputError: missing, not JSON, or with numbers that are none.
     """
     text = read_text(path, remedy)
-    with named_errors(path, "JSON", f"mend or delete it, then {remedy}"):
+    with named_errors(path, "JSON", remedy):
         return parse_json(text)
 
 

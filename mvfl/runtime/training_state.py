@@ -24,7 +24,7 @@ SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on s
 
 
 class StopRequest:
-    """Becomes true on SIGTERM, SIGUSR1 or when the time budget is spent."""
+    """Becomes true on SIGTERM, SIGUSR1, Ctrl-C, or when the time budget is spent. A second Ctrl-C ends the job at once."""
 
     def __init__(self, minutes: float | None = None, margin_minutes: float = 1.0) -> None:
         self.reason: str | None = None
@@ -34,10 +34,14 @@ class StopRequest:
         if end := os.environ.get("SLURM_JOB_END_TIME"):
             left = int(end) - time.time() - 60 * margin_minutes
             self.deadline = min(self.deadline or math.inf, time.monotonic() + left)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.reason is not None:
+                raise KeyboardInterrupt
+            say("Ctrl-C: the state is saved at the end of this step; once more ends without saving.")
         self.reason = f"received {signal.Signals(number).name}"
 
     def __bool__(self) -> bool:

@@ -47,7 +47,7 @@ class Job(Strict):
 
 
 File = Annotated[Path, Made()]
-Trained = Annotated[Path, Made((Checkpoint.names[-1],)), Field(description="checkpoint-<step> folder")]
+Trained = Annotated[Path, Made(Checkpoint.names), Field(description="checkpoint-<step> folder")]
 BaseFile = Annotated[Path, Made(), Field(description="base.json")]
 
 
@@ -95,7 +95,7 @@ class TrainJob(Job):
     base: BaseFile
     latents: Annotated[Path, Made(("index.json",)), Field(description="folder of the latent cache")]
     prompts: Annotated[Path, Made(), Field(description="clr_embeds.pt of this segment's prompt style")]
-    start: Annotated[Path | None, Made((Checkpoint.names[-1],))] = Field(None, description="checkpoint of the segment before")
+    start: Annotated[Path | None, Made(Checkpoint.names)] = Field(None, description="checkpoint of the segment before")
     state: Path = Field(description="training state and log; kept between runs")
     out: Path
 
@@ -109,7 +109,7 @@ class EvaluateJob(Job):
     override: Case | None = Field(None, description="a person's decision")
     manifest: File
     base: BaseFile
-    checkpoint: Annotated[Path, Made(Checkpoint.names[-2:]), Field(description="checkpoint-<step> folder")]
+    checkpoint: Trained
     prompts: File
     out: Path
 
@@ -159,7 +159,7 @@ class ReportJob(Job):
 
     name: str
     experiment: Experiment
-    evaluation: Annotated[Path, Made(Verdict.names[:2]), Field(description="folder of the verdict")]
+    evaluation: Annotated[Path, Made(Verdict.names), Field(description="folder of the verdict")]
     gslrm: Annotated[Path | None, Made(Reconstruction.names)] = Field(None, description="folder of the GS-LRM result")
     out: Path
 

@@ -150,9 +150,9 @@ class Plan:
         """The 3D result and the page of an experiment."""
         return [*self.layout.reconstruction(name).declared().values(), str(self.layout.report(name))]
 
-    def stage_files(self) -> dict[str, list[str]]:
-        """What each stage of the first experiment makes, by the target's name."""
-        name, layout = self.config.experiment, self.layout
+    def stage_files(self, name: str) -> dict[str, list[str]]:
+        """What each stage of an experiment makes, by the stage's name."""
+        layout = self.layout
         e, step = self.experiment(name), self.verdict_step(name)
         paths = {
             "data": layout.manifest(e.dataset), "prompts": layout.prompts(e.base, e.prompt_style).embeds,
@@ -160,6 +160,13 @@ class Plan:
             "report": layout.report(name), "base": layout.export(name),
         }  # fmt: skip
         return {k: [str(v)] for k, v in paths.items()} | {"gslrm": list(layout.reconstruction(name).declared().values())}
+
+    def targets(self) -> dict[str, list[str]]:
+        """Stages of the first experiment by their name (`train`), of all experiments by both names (`train_mouse_6x_aug`)."""
+        everything = {
+            f"{stage}_{name}": files for name in self.config.experiments for stage, files in self.stage_files(name).items()
+        }
+        return self.stage_files(self.config.experiment) | everything
 
     def route(self, case_of: Callable[[str], Case]) -> Route:
         """Follow the decisions from the first experiment on; `case_of` may raise where one is not known yet."""
