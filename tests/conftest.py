@@ -1,55 +1,56 @@
-"""Shared fixtures: one tiny data set and one tiny base for the whole session."""
+"""Shared fixtures: one tiny data set, one tiny base and what the stages make of them, for the whole session."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-# Shapes in annotations are checked at run time, in every test.
+# Types and shapes in annotations are checked at run time, in every test and in the whole package.
 from jaxtyping import install_import_hook
 
-install_import_hook(
-    ["mvfl.geometry", "mvfl.gslrm", "mvfl.mvdiffusion", "mvfl.evaluation.metrics", "mvfl.evaluation.scoring"],
-    "typechecking.checked",
-)
+install_import_hook("mvfl", "typechecking.checked")
 
 import pytest
 import torch
 import yaml
 from running import snakemake
-from safetensors.torch import load_file
 
-from mvfl.base.prepare import prepare_base
-from mvfl.config.schema import Augmentation, Experiment, RodentDataset, ScratchBase, Training
-from mvfl.data.latents import cache_latents
+from mvfl.config.bases import ScratchBase
+from mvfl.config.datasets import RodentDataset
+from mvfl.config.evaluation import Wandb
+from mvfl.config.experiment import Augmentation, Experiment, Training, TrainingRun
+from mvfl.config.strict import part_of
 from mvfl.data.render import render_dataset
-from mvfl.data.samples import Manifest, read_manifest
+from mvfl.layout import Prompts
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.prompts import embed_prompts
+from mvfl.records.manifest import Manifest
+from mvfl.stages import latents
+from mvfl.stages.base import prepare_base
+from mvfl.stages.jobs import LatentsJob, TrainJob
+from mvfl.stages.prompts import embed_prompts
+from mvfl.verdict.scores import Truth, load_truth
 
 torch.set_num_threads(2)
-PARITY = Path(os.environ.get("MVFL_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
-SUBSET = Path(__file__).parent / "data" / "parity"
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+TINY_BASE = ScratchBase(
+    kind="scratch", image_size=32, autoencoder_channels=[16, 32], unet_channels=[32, 32], gslrm_width=64, gslrm_layers=2,
+    dataset="tiny", autoencoder={"steps": 4},
+)  # fmt: skip
 
 
-def parity_file(name: str) -> Path:
-    """A file of the original program's data: the full set where it is present, else the subset in the repository."""
-    for root in (PARITY, SUBSET):
-        if (root / name).exists():
-            return root / name
-    pytest.skip(f"{name} is in the full parity set only; set MVFL_PARITY to its folder")
-
-
-def parity_tensors(name: str, *keys: str) -> dict[str, torch.Tensor]:
-    """Tensors of the original program; skips where the subset lacks some of `keys`."""
-    tensors = load_file(parity_file(name))
-    if missing := [k for k in keys if k not in tensors]:
-        pytest.skip(f"{name} lacks {', '.join(missing)} in the subset; set MVFL_PARITY to the full set")
-    return tensors
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Stages that can be interrupted take over signals of their process, which is pytest's here."""
+    yield
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -63,18 +64,20 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_manifest(tiny_data: Path) -> Manifest:
-    return read_manifest(tiny_data)
+    return Manifest.read(tiny_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_truth(tiny_manifest: Manifest) -> Truth:
+    """The recorded views of both validation samples, seen from two sides each."""
+    return load_truth(tiny_manifest, [(n, r) for n in tiny_manifest.val for r in (0, 3)], "relative_pose")
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A scratch base of 32 px; returns `base.json`."""
     out = tmp_path_factory.mktemp("base")
-    settings = ScratchBase(
-        kind="scratch", image_size=32, autoencoder_channels=[16, 32], unet_channels=[32, 32], gslrm_width=64,
-        gslrm_layers=2, dataset="tiny", autoencoder_steps=4,
-    )  # fmt: skip
-    prepare_base(settings, out, tiny_data)
+    prepare_base(TINY_BASE, out, tiny_data)
     return out / "base.json"
 
 
@@ -85,20 +88,18 @@ def tiny_pipeline(tiny_base: Path) -> MultiViewPipeline:
 
 @pytest.fixture(scope="session")
 def tiny_prompts(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Embeddings of the style `facelift`; returns `clr_embeds.pt`."""
     out = tmp_path_factory.mktemp("prompts") / "facelift"
-    embed_prompts("facelift", tiny_base.parent / "pipeline", out)
-    return out / "clr_embeds.pt"
+    embed_prompts("facelift", tiny_base.parent / "pipeline", out, views=6, width=64)
+    return Prompts(out).embeds
 
 
 @pytest.fixture(scope="session")
-def tiny_latents(
-    tmp_path_factory: pytest.TempPathFactory, tiny_manifest: Manifest, tiny_pipeline: MultiViewPipeline, tiny_base: Path
-) -> Path:
-    from mvfl.base.record import read_record
-
+def tiny_latents(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_base: Path) -> Path:
+    """The tiny data set encoded by the tiny base, on white and black; returns the cache's folder."""
     out = tmp_path_factory.mktemp("latents") / "cache"
     augmentation = Augmentation(backgrounds=["white", "black"], tints=1)
-    cache_latents(tiny_manifest, tiny_pipeline, augmentation, 0, read_record(tiny_base).hash, out)
+    latents.run(LatentsJob(augmentation=augmentation, seed=0, manifest=tiny_data, base=tiny_base, out=out))
     return out
 
 
@@ -109,6 +110,34 @@ def tiny_experiment() -> Experiment:
         learning_rate=1e-3, save_minutes=60,
     )  # fmt: skip
     return Experiment(base="tiny", dataset="tiny", prompt_style="facelift", wandb_run="tiny", training=training)
+
+
+@pytest.fixture(scope="session")
+def train_job(
+    tiny_data: Path, tiny_base: Path, tiny_latents: Path, tiny_prompts: Path, tiny_experiment: Experiment
+) -> Callable[..., TrainJob]:
+    """Makes training jobs of the tiny experiment."""
+
+    def make(
+        folder: Path, until: int, run: dict[str, Any] | None = None, training: dict[str, Any] | None = None, **job: Any
+    ) -> TrainJob:
+        """A job that keeps its state in `folder` and exports `folder/checkpoint-<until>`.
+
+        Args:
+            folder: of one run; jobs of the same folder go on from one another.
+            until: last step.
+            run, training: settings that differ from the tiny experiment's.
+            job: paths and options that differ.
+        """
+        settings = part_of(tiny_experiment, TrainingRun).model_dump() | (run or {})
+        settings["training"] |= training or {}
+        usual: dict[str, Any] = {
+            "run": settings, "wandb": Wandb(mode="disabled"), "until_step": until, "manifest": tiny_data, "base": tiny_base,
+            "latents": tiny_latents, "prompts": tiny_prompts, "state": folder / "state", "out": folder / f"checkpoint-{until}",
+        }  # fmt: skip
+        return TrainJob.model_validate(usual | job)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -150,14 +150,14 @@ class MultiViewPipeline(DiffusionPipeline):
                 generator per object, so that an object's result does not depend on its batch.
             noise_level: unCLIP noise level.
         """
-        views, objects = self.unet.config.num_views, self._batched(image)
+        views, pictures = self.unet.config.num_views, self._batched(image)
         guided = guidance_scale != 1.0
         per_view = (
             [g for g in generator for _ in range(views)] if isinstance(generator, list) else generator
         )  # one generator serves its object's views in turn
-        conditions = self._conditions(objects, prompt_embeds, slot_poses, per_view, noise_level, guided)
+        conditions = self._conditions(pictures, prompt_embeds, slot_poses, per_view, noise_level, guided)
         return MultiViewOutput(
-            images=self.decode_latents(self._denoise(conditions, len(objects), num_inference_steps, guidance_scale, eta, per_view))
+            images=self.decode_latents(self._denoise(conditions, len(pictures), num_inference_steps, guidance_scale, eta, per_view))
         )
 
     def _batched(self, image: Image.Image | Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:

@@ -1,4 +1,4 @@
-"""`mvfl base train`: every stage at a tiny size, with the settings type that the recorded file has."""
+"""The embedded base: its settings, the figures of its card, and the whole workflow that makes one, at a tiny size."""
 
 from __future__ import annotations
 
@@ -11,87 +11,132 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL
+from running import snakemake
+from safetensors.torch import load_file
 
-from mvfl.base.autoencoder import autoencoder_quality
-from mvfl.base.record import missing_parts
-from mvfl.base.train import BaseTraining, load_base_training, load_pictures, score_multiview, train_base
-from mvfl.config.workflow import EMBEDDED
+from mvfl.config.bases import EMBEDDED
+from mvfl.config.datasets import RodentDataset
+from mvfl.config.load import load_config
+from mvfl.config.workflow import WorkflowConfig
+from mvfl.data.pictures import all_pictures
 from mvfl.data.render import render_sample
-from mvfl.data.samples import Manifest
 from mvfl.geometry.rig import load_rig
 from mvfl.gslrm.checkpoint import load_gslrm
-from mvfl.gslrm.training import evaluate_views, load_views
+from mvfl.gslrm.scoring import evaluate_views
+from mvfl.gslrm.views import load_views
+from mvfl.layout import Layout, Prompts
+from mvfl.mvdiffusion.autoencoder import autoencoder_quality
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.prompts import embed_prompts
+from mvfl.mvdiffusion.sampling import Sampler
+from mvfl.records.base import missing_parts
+from mvfl.records.manifest import Manifest
+from mvfl.records.prompts import read_prompts
+from mvfl.stages.prompts import embed_prompts
+from mvfl.verdict.baselines import baselines
+from mvfl.verdict.scores import load_truth, score_views, slot_assignment
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_recorded_settings_are_valid() -> None:
-    settings = load_base_training(ROOT / "configs" / "embedded_base.yaml")
-    assert "grey" not in settings.dataset.coats, "the demo's animal must be new to the base"
+NAME = "embedded_base"
+CARD = json.loads((EMBEDDED / "card.json").read_text())["held_out"]
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def config() -> WorkflowConfig:
+    return load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "embedded_base.yaml"])
+
+
+@pytest.fixture(scope="module")
+def rodents(config: WorkflowConfig) -> RodentDataset:
+    dataset = config.datasets[config.experiments[NAME].dataset]
+    assert isinstance(dataset, RodentDataset)
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory, rodents: RodentDataset) -> Manifest:
     """Four of the animals that the card was measured on; a sample depends on (seed, index) alone."""
-    folder, settings = tmp_path_factory.mktemp("held_out"), load_base_training(ROOT / "configs" / "embedded_base.yaml").dataset
-    names = [render_sample(settings, folder, settings.train + i) for i in range(4)]
-    return Manifest("held_out", folder, load_rig(settings.rig, settings.image_size), settings.image_size, [], names, "")
+    folder = tmp_path_factory.mktemp("held_out")
+    names = [render_sample(rodents, folder, rodents.train + i) for i in range(4)]
+    return Manifest("held_out", folder, load_rig(rodents.rig, rodents.image_size), rodents.image_size, [], names, "")
+
+
+def test_the_recorded_settings_make_a_base_of_animals_without_the_demos(config: WorkflowConfig, rodents: RodentDataset) -> None:
+    assert config.experiment == NAME and config.bases[config.experiments[NAME].base].kind == "scratch"
+    assert "grey" not in rodents.coats, "the demo's animal must be new to the base"
 
 
 def test_the_shipped_weights_give_the_figures_of_their_card(held_out: Manifest) -> None:
-    card = json.loads((EMBEDDED / "card.json").read_text())["held_out"]
     vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae")
-    quality = autoencoder_quality(vae, load_pictures(held_out, held_out.val), torch.device("cpu"))
-    assert quality["foreground_psnr"] == pytest.approx(card["autoencoder"]["foreground_psnr"], abs=1.0)
-    assert card["autoencoder"]["foreground_psnr"] >= 24
+    quality = autoencoder_quality(vae, all_pictures(held_out, held_out.val), torch.device("cpu"))
+    assert quality["foreground_psnr"] == pytest.approx(CARD["autoencoder"]["foreground_psnr"], abs=1.0)
+    assert CARD["autoencoder"]["foreground_psnr"] >= 24
     model = load_gslrm(EMBEDDED / "gslrm" / "gslrm.safetensors", held_out.image_size)
     scores = []
     for name in held_out.val:
         views = load_views(held_out, name)
         seen, wanted = views.select(slice(held_out.views)), views.select(slice(held_out.views, None))
         scores.append(evaluate_views(model, seen, wanted, "torch")[1]["foreground_psnr"])
-    assert np.mean(scores) == pytest.approx(card["gslrm"]["foreground_psnr"], abs=1.0)
-    assert card["gslrm"]["foreground_psnr"] >= 22
+    assert np.mean(scores) == pytest.approx(CARD["gslrm"]["foreground_psnr"], abs=1.0)
+    assert CARD["gslrm"]["foreground_psnr"] >= 22
 
 
-def test_the_shipped_unet_draws_what_its_card_says(held_out: Manifest, tmp_path: Path) -> None:
-    settings = load_base_training(ROOT / "configs" / "embedded_base.yaml")
-    card = json.loads((EMBEDDED / "card.json").read_text())["held_out"]["multiview"]
+def test_the_shipped_unet_samples_what_its_card_says(config: WorkflowConfig, held_out: Manifest, tmp_path: Path) -> None:
+    experiment, card = config.experiments[NAME], CARD["multiview"]
     assert all(card["model"][k] > card["nearest"][k] for k in ("psnr", "ssim", "iou")) and card["slot_accuracy"] >= 0.95
-    embed_prompts(settings.multiview.prompt_style, EMBEDDED, tmp_path)
     pipeline = MultiViewPipeline.from_pretrained(EMBEDDED)
-    # Other animals stand in for the training set: only the model's own figures are compared.
-    manifest = replace(held_out, train=held_out.val)
-    scores = score_multiview(settings, manifest, pipeline, tmp_path / "clr_embeds.pt", tmp_path / "grid.png")
-    print(scores)
-    assert scores["slot_accuracy"] >= 0.85
+    views, width = pipeline.unet.config.num_views, pipeline.unet.config.cross_attention_dim
+    embed_prompts(experiment.prompt_style, EMBEDDED, tmp_path, views, width)
+    prompts = read_prompts(Prompts(tmp_path).embeds, views, width)
+    pairs = [(name, i % held_out.views) for i, name in enumerate(held_out.val)]
+    truth = load_truth(held_out, pairs, experiment.view_conditioning)
+    sampler = Sampler(pipeline, prompts, held_out.rig, experiment.view_conditioning, experiment.sampling)
+    images = sampler.sample(truth.inputs, truth.references, [(0, i) for i in range(len(pairs))])
+    # Other animals stand in for the training set: only the pictures that need none are compared.
+    others = baselines(replace(held_out, train=held_out.val), truth, experiment.view_conditioning)
+    scores = {
+        name: {k: float(v[truth.scored].mean()) for k, v in score_views(pictures, truth).items()}
+        for name, pictures in {"model": images, "blank": others["blank"], "copy": others["copy"]}.items()
+    }
+    assert float(slot_assignment(images, truth)[truth.scored].float().mean()) >= 0.85
     for metric, tolerance in {"psnr": 1.5, "ssim": 0.1, "iou": 0.1}.items():
         assert scores["model"][metric] == pytest.approx(card["model"][metric], abs=tolerance)
+        assert scores["model"][metric] > max(scores["blank"][metric], scores["copy"][metric])
+
+
+TINY = {
+    "bases": {
+        "small": {
+            "image_size": 32, "latent_channels": 4, "autoencoder_channels": [16, 32], "unet_channels": [32, 32], "gslrm_width": 64,
+            "gslrm_layers": 1, "autoencoder": {"steps": 2, "batch_size": 4, "compile": False},
+        },
+    },
+    "datasets": {"many_rodents": {"image_size": 32, "train": 4, "val": 2, "extra_views": 1}},
+    "experiments": {
+        NAME: {
+            "training": {"steps": 2, "batch_size": 2, "mixed_precision": "no", "compile": False, "validate_every": 9, "log_every": 1},
+            "sampling": {"steps": 2, "batch_size": 2},
+            "gslrm": {
+                "steps": 1, "batch_size": 1, "target_views": 2, "mixed_precision": "no", "warmup_steps": 0, "compile": False,
+                "cache_gigabytes": 1, "turntable_views": 2,
+            },
+        },
+    },
+    "evaluation": {"step": 2, "samples": 2},
+    "wandb": {"mode": "disabled"},
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_all_stages_make_a_whole_base_with_a_card(tmp_path: Path) -> None:
-    content = yaml.safe_load((ROOT / "configs" / "embedded_base.yaml").read_text())
-    content["dataset"] |= {"image_size": 32, "train": 4, "val": 2, "extra_views": 1}
-    content["architecture"] |= {
-        "latent_channels": 4, "autoencoder_channels": [16, 32], "unet_channels": [32, 32], "gslrm_width": 64, "gslrm_layers": 1,
-    }  # fmt: skip
-    content["autoencoder"] |= {"steps": 2, "batch_size": 4, "compile": False}
-    content["multiview"]["training"] |= {"steps": 2, "batch_size": 2, "mixed_precision": "no", "compile": False, "log_every": 1}
-    content["sampling"] |= {"steps": 2, "batch_size": 2}
-    content["gslrm"] |= {
-        "steps": 1,
-        "batch_size": 1,
-        "target_views": 2,
-        "mixed_precision": "no",
-        "warmup_steps": 0,
-        "compile": False,
-    }
-    content["evaluation_samples"] = 2
-    train_base(BaseTraining.model_validate(content), tmp_path / "work", tmp_path / "base", 2)
-    assert missing_parts(tmp_path / "base") == []
-    card = json.loads((tmp_path / "base" / "card.json").read_text())
+def test_the_workflow_makes_a_whole_base_with_a_card(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    snakemake("base", results=tmp_path / "results", config=(NAME, str(tmp_path / "tiny.yaml")))
+    card_file = Layout(tmp_path / "results").export(NAME)
+    base, card = card_file.parent, json.loads(card_file.read_text())
+    assert missing_parts(base) == []
     assert set(card["held_out"]) == {"autoencoder", "multiview", "gslrm"}
     assert "nearest" in card["held_out"]["multiview"] and card["megabytes"] < 24
+    weights = [t for file in base.rglob("*.safetensors") for t in load_file(file).values() if t.is_floating_point()]
+    assert {t.dtype for t in weights} == {torch.float16}
+    assert (
+        MultiViewPipeline.from_pretrained(base).image_size == load_gslrm(base / "gslrm" / "gslrm.safetensors", 32).config.image_size
+    )

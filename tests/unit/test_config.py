@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mvfl.config.bases import EMBEDDED, EmbeddedBase, LocalBase, image_size_of
 from mvfl.config.load import load_config
-from mvfl.config.schema import EmbeddedBase, LocalBase
-from mvfl.config.workflow import EMBEDDED, image_size_of
-from mvfl.routing import evaluation_step, follow, segment_ends
 from mvfl.runtime.files import InputError
 
 ROOT = Path(__file__).parents[2]
-MAIN, DEMO = ROOT / "workflow_config.yaml", ROOT / "configs" / "demo.yaml"
+MAIN = ROOT / "workflow_config.yaml"
 
 
 def overlay(tmp_path: Path, content: dict) -> list[Path]:
@@ -39,7 +37,7 @@ def test_the_guides_values_stand_in_the_main_configuration() -> None:
     assert config.cases == {"B": "facelift_prompt", "C": "realistic_prompt", "D": "curriculum"}
 
 
-@pytest.mark.parametrize("name", ["demo", "ci", "learning"])
+@pytest.mark.parametrize("name", ["demo", "ci", "learning", "embedded_base"])
 def test_overlays_are_valid(name: str) -> None:
     load_config([MAIN, ROOT / "configs" / f"{name}.yaml"])
 
@@ -64,7 +62,7 @@ def test_overlays_are_valid(name: str) -> None:
         ({"defaults": {"gslrm": {"input_views": 9}}}, "gslrm.input_views is 9, but data_mouse has 6 views"),
         ({"defaults": {"gslrm": {"view_choice": "overlap"}}}, "use 'first'"),
         ({"datasets": {"data_mouse": {"rig": "ring_60"}}}, "Rig 'ring_60' is neither built in"),
-        ({"defaults": {"base": "embedded"}}, "pictures of 512 px, base embedded draws 128 px"),
+        ({"defaults": {"base": "embedded"}}, "pictures of 512 px, base embedded samples 128 px"),
         ({"datasets": {"my mouse": {"kind": "rodent", "train": 1, "val": 1}}}, "datasets.my mouse"),
         ({"experiments": {"mouse_6x_aug": "x"}}, "mine.yaml: experiments.mouse_6x_aug must hold keys and values"),
         ({"defaults": "x"}, "mine.yaml: defaults must hold keys and values"),
@@ -87,7 +85,7 @@ def test_a_key_that_stands_twice_and_a_list_are_refused(tmp_path: Path) -> None:
         load_config([MAIN, path])
 
 
-def test_the_size_that_a_base_draws_is_read_from_its_files(tmp_path: Path) -> None:
+def test_the_size_that_a_base_samples_is_read_from_its_files(tmp_path: Path) -> None:
     assert image_size_of(EmbeddedBase(kind="embedded")) == image_size_of(LocalBase(kind="local", path=EMBEDDED)) == 128
     assert image_size_of(LocalBase(kind="local", path=tmp_path)) is None
 
@@ -97,7 +95,7 @@ def test_view_choice_is_free_where_inputs_and_targets_are_the_same_views(tmp_pat
 
 
 def test_reading_a_configuration_does_not_load_torch() -> None:
-    code = "import sys, mvfl.config.load, mvfl.routing; sys.exit('torch' in sys.modules)"
+    code = "import sys, mvfl.config.load, mvfl.config.routing, mvfl.stages.planning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -111,34 +109,3 @@ def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_config(overlay(tmp_path, content))
     assert "mouse_6x_aug" in str(caught.value) and "curriculum" in str(caught.value)
-
-
-def test_training_is_cut_where_it_matters() -> None:
-    config = load_config([MAIN])
-    assert segment_ends(config, "mouse_6x_aug") == [2000, 20000]
-    assert segment_ends(config, "curriculum") == [5000, 7000, 20000]
-    assert evaluation_step(config, "curriculum") == 7000
-
-
-@pytest.mark.parametrize(
-    ("cases", "visited", "converged"),
-    [
-        ({"mouse_6x_aug": "A"}, ["mouse_6x_aug"], "mouse_6x_aug"),
-        ({"mouse_6x_aug": "B", "facelift_prompt": "A"}, ["mouse_6x_aug", "facelift_prompt"], "facelift_prompt"),
-        (
-            {"mouse_6x_aug": "C", "realistic_prompt": "D", "curriculum": "A"},
-            ["mouse_6x_aug", "realistic_prompt", "curriculum"],
-            "curriculum",
-        ),
-        ({"mouse_6x_aug": "C", "realistic_prompt": "C"}, ["mouse_6x_aug", "realistic_prompt"], None),
-        (
-            {"mouse_6x_aug": "B", "facelift_prompt": "D", "curriculum": "B"},
-            ["mouse_6x_aug", "facelift_prompt", "curriculum"],
-            None,
-        ),
-    ],
-)
-def test_decisions_are_followed_and_nothing_is_visited_twice(cases: dict, visited: list, converged: str | None) -> None:
-    route = follow(load_config([MAIN]), cases.__getitem__)
-    assert [name for name, _ in route.visited] == visited
-    assert route.converged == converged

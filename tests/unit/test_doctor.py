@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
 
 from mvfl.config.load import load_config
-from mvfl.doctor import examine
+from mvfl.inspection.doctor import examine
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "workflow_config.yaml"
@@ -38,9 +39,9 @@ def test_recordings_that_are_not_there_are_named(tmp_path: Path, monkeypatch: py
 
 
 def test_a_package_of_another_version_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.metadata
-
     real = importlib.metadata.version
-    monkeypatch.setattr("mvfl.doctor.importlib.metadata.version", lambda name: "0.1" if name == "diffusers" else real(name))
+    monkeypatch.setattr(
+        "mvfl.inspection.doctor.importlib.metadata.version", lambda name: "0.1" if name == "diffusers" else real(name)
+    )
     good, text = found(ROOT / "configs" / "demo.yaml")["packages"]
     assert not good and "diffusers 0.1, wanted" in text and "make setup" in text

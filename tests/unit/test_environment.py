@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mvfl.config.bases import EMBEDDED
+from mvfl.config.workflow import WorkflowConfig
+from mvfl.records.base import missing_parts
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,8 +40,6 @@ def test_conda_environments_pin_every_dependency_as_the_constraints_do(name: str
 
 
 def test_the_schema_covers_every_key_of_the_shipped_configuration() -> None:
-    from mvfl.config.workflow import WorkflowConfig
-
     schema = json.dumps(WorkflowConfig.model_json_schema())
     for key in ("prompt_style", "view_conditioning", "snr_weighting", "min_slot_accuracy", "real_targets"):
         assert f'"{key}"' in schema
@@ -51,9 +53,6 @@ def test_the_model_code_stays_under_1500_lines() -> None:
 
 
 def test_the_embedded_base_is_whole_and_small_enough_for_git() -> None:
-    from mvfl.base.record import missing_parts
-    from mvfl.config.workflow import EMBEDDED
-
     assert missing_parts(EMBEDDED) == []
     sizes = [f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()]
     assert sum(sizes) < 24e6 and max(sizes) < 16e6

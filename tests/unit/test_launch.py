@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mvfl.runtime.files import InputError
-from mvfl.runtime.launch import accelerate_command, launch_on_node
+from mvfl.runtime.launch import accelerate_command, launch_on_node, launch_prefix
 
 PROFILE = yaml.safe_load((Path(__file__).parents[2] / "profiles/slurm/config.yaml").read_text())
 GPU_RULES = {"cache_latents", "train_mvdiffusion", "evaluate_checkpoint", "generate_synthetic", "finetune_gslrm"}
@@ -19,6 +19,15 @@ def test_two_nodes_of_four_gpus_are_one_run_of_eight_processes() -> None:
     assert "--num_machines 2 --num_processes 8 --machine_rank 1 --main_process_ip 10.0.0.1" in command
     assert "--main_process_port 20007" in command
     assert "--num_machines 1 --num_processes 4 --main_process_port 0" in " ".join(accelerate_command(4))
+
+
+def test_only_a_rule_with_several_gpus_or_nodes_is_launched() -> None:
+    """A launcher would swallow the signals and the exit status of a single process."""
+    assert launch_prefix({"gpu": 1}, 8) == launch_prefix({}, 8) == ""
+    assert launch_prefix({"gpu": 4}, 8) == " ".join(accelerate_command(4))
+    nodes = launch_prefix({"nodes": 2, "tasks": 2, "mpi": "srun", "tasks_per_gpu": 0, "gres": "gpu:4"}, 8)
+    assert nodes.startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gres=gpu:4 --cpus-per-task=8")
+    assert nodes.endswith("mvfl launch --per-node 4")
 
 
 def test_outside_srun_the_launcher_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvfl.config.schema import MarkerlessDataset
+from mvfl.config.datasets import MarkerlessDataset
 from mvfl.data.calibration import convert_calibration, read_calibration
-from mvfl.data.markerless import prepare_recording
+from mvfl.data.pictures import read_rgba
+from mvfl.data.recording import prepare_recording
 from mvfl.data.rodent.sampling import make_sample
-from mvfl.data.samples import read_manifest, read_rgba
 from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
 from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
+from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
+from mvfl.stages.jobs import DataJob
 
 WIDTH, HEIGHT, SIZE = 288, 256, 128
 MILLIMETRES = 123.0  # per world unit
@@ -122,15 +124,17 @@ def test_the_commands_convert_a_calibration_and_prepare_a_recording(recording: P
     mvfl = str(Path(sys.executable).parent / "mvfl")
     made = subprocess.run([mvfl, "calibration", str(recording / "new_cam.pkl"), str(tmp_path / "c.json")], capture_output=True)
     assert made.returncode == 0 and (tmp_path / "c.json").read_text() == (recording / "cameras.json").read_text()
-    arguments = dataset(recording, calibration=tmp_path / "c.json", every=2, gap=5).model_dump_json()
-    command = [mvfl, "data", "--name", "mouse", "--settings", arguments, "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
+
+    def prepare(**changes: Any) -> subprocess.CompletedProcess[str]:
+        job = DataJob(name="mouse", dataset=dataset(recording, calibration=tmp_path / "c.json", **changes), out=tmp_path / "out")
+        return subprocess.run([mvfl, "data", "--job", job.model_dump_json()], capture_output=True, text=True)
+
+    done = prepare(every=2, gap=5)
     assert done.returncode == 1 and "2 samples are too few for a validation share of 0.3 and a gap of 5" in done.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()
-    command[command.index("--settings") + 1] = dataset(recording, calibration=tmp_path / "c.json", gap=0).model_dump_json()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = prepare()
     assert done.returncode == 0, done.stderr
-    assert "4 samples, 0 frames left out" in done.stderr and read_manifest(tmp_path / "out" / "manifest.json").views == 6
+    assert "4 samples, 0 frames left out" in done.stderr and Manifest.read(tmp_path / "out" / "manifest.json").views == 6
 
 
 def test_unfit_frames_are_left_out_as_a_whole_with_their_reason(recording: Path, tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_a_pickle_that_could_run_code_is_not_read(tmp_path: Path) -> None:
             return print, ("ran",)
 
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps([Harmful()]))
-    with pytest.raises(InputError, match=r"builtins.print.*It was not read"):
+    with pytest.raises(InputError, match=r"builtins\.print.*it was not read"):
         convert_calibration(tmp_path / "bad.pkl", tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 

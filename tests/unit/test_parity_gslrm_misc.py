@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import parity_file
+from parity import parity_file
 from safetensors.torch import load_file
 
-from mvfl.config.schema import GslrmFinetuning, GslrmLosses
+from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
 from mvfl.geometry.cameras import turntable
 from mvfl.geometry.rig import load_rig
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.gaussians import Gaussians, evaluate_sh, filter_indices, rotation_matrices
-from mvfl.gslrm.losses import VGG_CHANNELS, Vgg19, gslrm_loss, losses_at
+from mvfl.gslrm.losses import VGG_CHANNELS, PixelGaussians, Targets, Vgg19, gslrm_loss, losses_at
 from mvfl.gslrm.model import pixel_rays
 from mvfl.gslrm.ply import load_ply, save_ply
+from mvfl.gslrm.rendering import Rendering
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,11 @@ def vgg() -> Vgg19:
     return model
 
 
+def drawn(images: torch.Tensor) -> Rendering:
+    """Renderings whose opacity no term of the loss asks for."""
+    return Rendering(images, torch.zeros_like(images[:, :, :1]))
+
+
 def test_perceptual_features_are_the_original_ones(vgg: Vgg19, io: dict, table: dict) -> None:
     features = vgg(io["target_rgba"].flatten(0, 1)[:, :3])[1:]
     means = [float(f.abs().mean()) for f in features]
@@ -59,8 +65,8 @@ def test_losses_and_their_gradients_are_the_original_ones(tag: str, vgg: Vgg19, 
     images = io["rendering"].clone().requires_grad_()
     xyz = io["img_aligned_xyz"].clone().requires_grad_()
     rays = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32)
-    target, alpha = io["target_rgba"][:, :, :3], io["target_rgba"][:, :, 3:]
-    got = gslrm_loss(weights, images, None, target, alpha, xyz, rays, mask_pixelalign=tag == "masked", vgg=vgg)
+    targets = Targets(io["target_rgba"][:, :, :3], io["target_rgba"][:, :, 3:])
+    got = gslrm_loss(weights, drawn(images), targets, PixelGaussians(xyz, rays), mask_pixelalign=tag == "masked", vgg=vgg)
     expected = table[tag]
     for term in ("l2", "perceptual", "ssim", "pixelalign", "pointsdist"):
         assert float(got.terms[term].detach()) == pytest.approx(expected[f"{term}_loss"], rel=3e-6), term
@@ -123,10 +129,10 @@ def test_masked_l2_counts_pixels_inside_the_mask_only(io: dict) -> None:
     inside = (alpha > 0.5).expand_as(images)
     expected = (images - target).square()[inside].mean()
     weights = GslrmLosses(l2=0, masked_l2=2.0)
-    got = gslrm_loss(weights, images, None, target, alpha)
+    got = gslrm_loss(weights, drawn(images), Targets(target, alpha))
     assert float(got.total) == pytest.approx(2 * float(expected), rel=1e-5)
     elsewhere = torch.where(inside, images, torch.rand_like(images))
-    assert torch.equal(gslrm_loss(weights, elsewhere, None, target, alpha).total, got.total)
+    assert torch.equal(gslrm_loss(weights, drawn(elsewhere), Targets(target, alpha)).total, got.total)
 
 
 def test_warm_ups_switch_terms_off_at_first() -> None:

@@ -8,18 +8,19 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import parity_file, parity_tensors
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from parity import parity_file, parity_tensors
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mvfl.data.latents import clip_pixels
 from mvfl.gslrm.model import Gslrm, GslrmConfig, freeze, pixel_rays
 from mvfl.mvdiffusion.conditioning import drop_masks, image_class_labels, snr_weights
-from mvfl.mvdiffusion.objective import Batch, Draws, diffusion_loss
+from mvfl.mvdiffusion.encoding import clip_pixels
+from mvfl.mvdiffusion.objective import Batch, Draws, Objective
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.unet import build_unet, load_strictly
+from mvfl.mvdiffusion.unet import build_unet
+from mvfl.runtime.weights import load_strictly
 
 NETWORK_LIMIT = 2e-5
 
@@ -40,8 +41,7 @@ def unet():
 
 
 @pytest.mark.parametrize(
-    ("multiview", "sparse", "expected"),
-    [(True, True, "output"), (True, False, "output_dense"), (False, False, "output_perview")],
+    ("multiview", "sparse", "expected"), [(True, True, "output"), (True, False, "output_dense"), (False, False, "output_perview")]
 )
 @torch.no_grad()
 def test_the_unet_gives_the_original_output_in_each_attention_mode(multiview: bool, sparse: bool, expected: str) -> None:
@@ -98,7 +98,6 @@ def test_freezing_leaves_the_published_number_of_parameters(until: int, share: f
     assert trained == pytest.approx(share, rel=0.01)
 
 
-# -------------------------------------------------------------------------------------- diffusion
 @pytest.fixture(scope="module")
 def components() -> dict:
     config = settings("diffusion_tiny/config.json")
@@ -189,9 +188,8 @@ def training_pass(components: dict, unet) -> tuple:
         io["draw.timesteps_per_object"],
     )  # fmt: skip
     unet.zero_grad()
-    result = diffusion_loss(
-        unet, batch, draws, components["ddpm"], components["normalizer"], components["noising"], scale, 0.25, "published", 5.0
-    )
+    objective = Objective(components["ddpm"], components["normalizer"], components["noising"], scale, 0.25, "published", 5.0)
+    result = objective.loss(unet, batch, draws)
     result.loss.backward()
     return io, pixels, embeds, result
 
@@ -230,7 +228,6 @@ def test_conditions_are_dropped_in_three_equal_parts() -> None:
     assert latents.tolist() == [True, True, False, False, False, False, True, True]
 
 
-# ------------------------------------------------------------------------------------------- GS-LRM
 @pytest.fixture(scope="module")
 def gslrm() -> Gslrm:
     model = Gslrm(GslrmConfig(image_size=32, width=64, head_width=16, layers=2)).eval()

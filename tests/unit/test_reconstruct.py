@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvfl.data.samples import Manifest
-from mvfl.reconstruct import Framing, framed, framing, read_experiment, read_picture, usual_framing
+from mvfl.data.framing import Framing, framed, framing, read_picture, usual_framing
+from mvfl.data.pictures import view_pictures
+from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
+from mvfl.stages.reconstruct import read_experiment
 
 
 def disc(height: int, width: int, row: float, column: float, radius: float) -> torch.Tensor:
@@ -69,7 +71,7 @@ def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
 
 
 def test_a_training_picture_cut_out_and_enlarged_gets_its_own_frame_back(tiny_manifest: Manifest) -> None:
-    picture = tiny_manifest.pictures(tiny_manifest.sample(tiny_manifest.train[1]))[2]
+    picture = view_pictures(tiny_manifest, tiny_manifest.train[1])[2]
     rows, columns = (picture[3] > 0).nonzero().T
     cut = picture[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     large = torch.nn.functional.interpolate(cut[None], scale_factor=3, mode="nearest")[0]

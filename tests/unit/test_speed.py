@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mvfl.base.speed import PUBLISHED_UNET, time_gslrm_training, time_unet_training
 from mvfl.gslrm.model import GslrmConfig
+from mvfl.inspection.speed import PUBLISHED_UNET, time_gslrm_training, time_unet_training
 from mvfl.mvdiffusion.unet import build_unet
 
 CPU = torch.device("cpu")

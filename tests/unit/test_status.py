@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mvfl.inspection.status import log_lines, read_status, status_table
 from mvfl.runtime.files import InputError
-from mvfl.status import log_lines, read_status, status_table
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ import pytest
 import yaml
 from running import snakemake
 
+from mvfl.config.bases import LocalBase
+from mvfl.config.load import load_config
+from mvfl.stages.jobs import BaseJob, SyntheticJob
+from mvfl.stages.planning import Plan
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -28,7 +33,6 @@ def jobs(text: str) -> dict[str, int]:
     return {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}
 
 
-# --------------------------------------------------------------------------------------------- plans
 def test_the_first_plan_goes_up_to_the_verdict() -> None:
     plan = jobs(snakemake("-n", results=Path("results/never")))
     assert plan == {
@@ -51,17 +55,8 @@ def test_stages_are_targets(target: str) -> None:
 
 def test_the_slurm_profile_plans_from_a_fresh_clone_without_slurm() -> None:
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    command = [
-        str(BIN / "snakemake"),
-        "--profile",
-        "slurm",
-        "-n",
-        "--nolock",
-        "--configfile",
-        "configs/ci.yaml",
-        "--config",
-        "results=results/never",
-    ]
+    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "--nolock"]
+    command += ["--configfile", "configs/ci.yaml", "--config", "results=results/never"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -74,7 +69,6 @@ def test_a_mistake_in_the_configuration_ends_before_any_job(tmp_path: Path) -> N
     assert "Traceback" not in text
 
 
-# ---------------------------------------------------------------------------------------------- a run
 def rerun(results: Path, *arguments: str, change: dict | None = None, expect: int | None = 0) -> str:
     overlays = ["ci", str(results / "override.yaml")]
     if change is not None:
@@ -226,19 +220,19 @@ def test_the_schemas_are_json() -> None:
         assert json.loads(done.stdout)["type"] == "object"
 
 
-def test_a_missing_checkpoint_is_named(finished: Path) -> None:
+def test_a_missing_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
     weights = finished / "experiments/mouse_6x_aug/mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors"
     aside = weights.rename(weights.with_suffix(".aside"))
-    command = [
-        str(BIN / "mvfl"), "synthetic", "--settings", "{}", "--manifest", str(finished / "data/tiny_mouse/manifest.json"),
-        "--base", str(finished / "base/tiny/base.json"), "--checkpoint", str(weights.parents[1] / "provenance.json"),
-        "--prompts", "x", "--state", str(finished / "nowhere"), "--out", str(finished / "nowhere.json"),
-    ]  # fmt: skip
+    (finished / "here.yaml").write_text(yaml.safe_dump({"results": str(finished)}))
+    plan = Plan(load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "ci.yaml", finished / "here.yaml"]))
+    source = plan.generation("mouse_6x_aug").model_copy(update={"state": tmp_path / "state"})
+    job = SyntheticJob(source=source, out=tmp_path / "piece.json")
+    command = [str(BIN / "mvfl"), "synthetic", "--job", job.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True)
     aside.rename(weights)
     assert done.returncode == 1
     assert f"{weights} does not exist" in done.stderr and "no substitute weights" in done.stderr
-    assert "Traceback" not in done.stderr and not (finished / "nowhere.json").exists()
+    assert "Traceback" not in done.stderr and not job.out.exists()
 
 
 def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: Path, tmp_path: Path) -> None:
@@ -260,20 +254,16 @@ def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: P
 
 
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
-    command = [
-        str(BIN / "mvfl"),
-        "base",
-        "prepare",
-        "--settings",
-        json.dumps({"kind": "local", "path": "/nowhere"}),
-        "--out",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
+        job = BaseJob(base=LocalBase(kind="local", path=folder), out=tmp_path / "out")
+        return subprocess.run(
+            [str(BIN / "mvfl"), "base", "prepare", "--job", job.model_dump_json()], capture_output=True, text=True
+        )
+
+    done = prepare(Path("/nowhere"))
     assert done.returncode == 1 and "Base folder /nowhere does not exist; set bases.<name>.path." in done.stderr
     (tmp_path / "half" / "unet").mkdir(parents=True)
-    command[command.index("--settings") + 1] = json.dumps({"kind": "local", "path": str(tmp_path / "half")})
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = prepare(tmp_path / "half")
     assert done.returncode == 1 and "missing: unet/config.json" in done.stderr and "vae/config.json" in done.stderr
 
 

@@ -1,0 +1,29 @@
+"""Data that the original program made: the full set where it is present, else the subset in the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+FULL = Path(os.environ.get("MVFL_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
+SUBSET = Path(__file__).parent / "data" / "parity"
+
+
+def parity_file(name: str) -> Path:
+    """A file of the original program's data; skips the test where neither set has it."""
+    for root in (FULL, SUBSET):
+        if (root / name).exists():
+            return root / name
+    pytest.skip(f"{name} is in the full parity set only; set MVFL_PARITY to its folder")
+
+
+def parity_tensors(name: str, *keys: str) -> dict[str, torch.Tensor]:
+    """Tensors of the original program; skips where the subset lacks some of `keys`."""
+    tensors = load_file(parity_file(name))
+    if missing := [k for k in keys if k not in tensors]:
+        pytest.skip(f"{name} lacks {', '.join(missing)} in the subset; set MVFL_PARITY to the full set")
+    return tensors

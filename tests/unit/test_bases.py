@@ -1,0 +1,70 @@
+"""Bases: complete and whole or refused, fetched from a cache without a network, verified by hash."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mvfl.config.bases import HubBase, LocalBase
+from mvfl.inspection.base_check import check_base, check_record
+from mvfl.mvdiffusion.unet import load_unet
+from mvfl.records.base import BaseRecord
+from mvfl.runtime.files import InputError
+from mvfl.stages.base import prepare_base
+
+
+def test_base_check_says_what_fits_and_what_is_missing(tiny_base: Path, tmp_path: Path) -> None:
+    pipeline = tiny_base.parent / "pipeline"
+    assert all(f.good for f in check_base(pipeline))
+    shutil.copytree(pipeline, tmp_path / "half")
+    (tmp_path / "half" / "tokenizer" / "tokenizer.json").unlink()
+    (tmp_path / "half" / "tokenizer" / "merges.txt").unlink()
+    config = tmp_path / "half" / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 768'))
+    bad = {f.part: f.text for f in check_base(tmp_path / "half") if not f.good}
+    assert bad == {"tokenizer": "missing: tokenizer/merges.txt", "prompt width": "text encoder 768, UNet 64"}
+
+
+def test_weights_that_were_cut_short_are_no_base(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base.parent / "pipeline", tmp_path / "cut")
+    weights = tmp_path / "cut" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: the file ends too early"):
+        prepare_base(LocalBase(kind="local", path=tmp_path / "cut"), tmp_path / "out")
+    assert not (tmp_path / "out" / "base.json").exists()
+    with pytest.raises(InputError, match="damaged or cut short"):
+        load_unet(tmp_path / "cut" / "unet")
+
+
+def test_a_hub_base_is_used_offline_from_the_cache_and_its_absence_is_explained(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    settings = HubBase(kind="hub", repo="lab/mouse", revision=revision, gslrm="gslrm/gslrm.safetensors")
+    with pytest.raises(InputError, match=f"lab/mouse at revision {revision} could not be fetched.*kind 'local'"):
+        prepare_base(settings, tmp_path / "a")
+    snapshot = tmp_path / "models--lab--mouse" / "snapshots" / revision
+    shutil.copytree(tiny_base.parent / "pipeline", snapshot / "mvdiffusion" / "pipeckpts")
+    shutil.move(snapshot / "mvdiffusion" / "pipeckpts" / "gslrm", snapshot / "gslrm")
+    record = prepare_base(settings, tmp_path / "b")
+    assert record.pipeline == (snapshot / "mvdiffusion" / "pipeckpts").resolve() and record.gslrm is not None
+    assert record.hash == BaseRecord.read(tiny_base).hash
+
+
+def test_a_recorded_base_is_verified_by_hash(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base.parent / "pipeline", tmp_path / "p")
+    prepare_base(LocalBase(kind="local", path=tmp_path / "p"), tmp_path)
+    assert all(f.good for f in check_record(tmp_path / "base.json"))
+    weights = tmp_path / "p" / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # the size stays
+    weights.write_bytes(content)
+    (tmp_path / "p" / "vae" / "config.json").unlink()
+    bad = [f.text for f in check_record(tmp_path / "base.json") if not f.good]
+    assert len(bad) == 2 and any("differs from the recorded SHA-256" in b for b in bad) and any("is missing" in b for b in bad)

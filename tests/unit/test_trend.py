@@ -1,0 +1,27 @@
+"""Where the training loss is going."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mvfl.verdict.trend import loss_trend
+
+
+@pytest.mark.parametrize(("slope", "state"), [(-1e-4, "falling"), (0.0, "plateau"), (1e-4, "rising")])
+def test_the_loss_trend_has_a_direction(slope: float, state: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    log = [{"step": s, "train/loss": 0.2 + slope * s + 0.004 * float(torch.randn((), generator=g))} for s in range(10, 1000, 10)]
+    assert loss_trend(log).state == state
+
+
+def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
+    log = [{"step": s, "train/loss": 0.3 - 1e-4 * s} for s in range(0, 1000, 10)]
+    assert loss_trend([*log, {"step": 1000, "train/loss": None}]).state == "broken"
+    log[50] = {"step": 500, "train/loss": 40.0}
+    assert loss_trend(log).state == "falling"
+
+
+def test_a_loss_that_jumps_to_and_fro_is_oscillating() -> None:
+    log = [{"step": s, "train/loss": 0.3 + 0.1 * (-1) ** (s // 10)} for s in range(10, 1000, 10)]
+    assert loss_trend(log).state == "oscillating"
