@@ -15,7 +15,7 @@ from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, read_text
 
 
-def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
     """Deep merge of two dictionaries; the overlay wins, lists are replaced whole."""
     out = copy.copy(base)
     for key, value in overlay.items():
@@ -61,7 +61,7 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[Any, Any]:
     """A YAML file that holds a table.
 
     Raises:
@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse_config(raw: dict[str, Any], sources: Sequence[Path] = ()) -> WorkflowConfig:
+def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowConfig:
     """Validate a merged configuration, all experiments at once.
 
     Args:
@@ -133,7 +133,7 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:
 
 def load_config(paths: Sequence[Path]) -> WorkflowConfig:
     """Read YAML files in order (later ones win) and validate the result."""
-    raw: dict[str, Any] = {}
+    raw: dict[Any, Any] = {}
     for path in paths:
         raw = merged(raw, read_yaml(path))
     return parse_config(raw, paths)

@@ -106,7 +106,7 @@ class Camera:
         }  # fmt: skip
 
     @staticmethod
-    def from_frame(frame: dict[str, Any], where: str) -> Camera:
+    def from_frame(frame: Any, where: str) -> Camera:
         """Read one entry of `frames` in `opencv_cameras.json`.
 
         Args:

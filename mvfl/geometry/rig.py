@@ -103,7 +103,7 @@ class Rig:
         return {"name": self.name, "hash": self.hash, "frames": [c.to_frame(i) for i, c in enumerate(self.cameras)]}
 
     @staticmethod
-    def from_json(data: dict[str, Any], where: str) -> Rig:
+    def from_json(data: Any, where: str) -> Rig:
         """Read a rig; raises `CameraError` naming `where` when a camera is impossible."""
         frames = data.get("frames") if isinstance(data, dict) else None
         if not isinstance(frames, list) or not frames:

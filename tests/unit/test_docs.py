@@ -29,7 +29,9 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
 def test_the_schema_that_editors_read_is_current() -> None:
     header, path = (ROOT / "workflow_config.yaml").read_text().splitlines()[0], ROOT / "configs/workflow_config.schema.json"
     assert header == f"# yaml-language-server: $schema={path.relative_to(ROOT)}"
-    assert json.loads(path.read_text()) == WorkflowConfig.model_json_schema(), "run: mvfl schema > configs/workflow_config.schema.json"
+    assert json.loads(path.read_text()) == WorkflowConfig.model_json_schema(), (
+        "run: mvfl schema > configs/workflow_config.schema.json"
+    )
 
 
 def test_the_version_is_stated_alike() -> None:

@@ -221,13 +221,13 @@ def test_the_schemas_are_json() -> None:
 
 
 def test_a_missing_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
-    weights = finished / "experiments/mouse_6x_aug/mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors"
-    aside = weights.rename(weights.with_suffix(".aside"))
-    (finished / "here.yaml").write_text(yaml.safe_dump({"results": str(finished)}))
-    plan = Plan(load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "ci.yaml", finished / "here.yaml"]))
+    (tmp_path / "here.yaml").write_text(yaml.safe_dump({"results": str(finished)}))
+    plan = Plan(load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "ci.yaml", tmp_path / "here.yaml"]))
     source = plan.generation("mouse_6x_aug").model_copy(update={"state": tmp_path / "state"})
     job = SyntheticJob(source=source, out=tmp_path / "piece.json")
     command = [str(BIN / "mvfl"), "synthetic", "--job", job.model_dump_json()]
+    weights = plan.layout.checkpoint("mouse_6x_aug", 4).weights
+    aside = weights.rename(weights.with_suffix(".aside"))
     done = subprocess.run(command, capture_output=True, text=True)
     aside.rename(weights)
     assert done.returncode == 1
@@ -248,7 +248,7 @@ def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: P
     prompts.write_bytes(content + b"x")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     prompts.write_bytes(content)
-    assert done.returncode == 1 and f"{prompts} changed since the experiment ran" in done.stderr
+    assert done.returncode == 1 and f"{prompts} changed since the stage synthetic read it" in done.stderr
     done = subprocess.run([*command, "--view", "6"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "--view 6 is not a view that this experiment starts from (0 to 5)" in done.stderr
 
@@ -256,9 +256,8 @@ def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: P
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
     def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
         job = BaseJob(base=LocalBase(kind="local", path=folder), out=tmp_path / "out")
-        return subprocess.run(
-            [str(BIN / "mvfl"), "base", "prepare", "--job", job.model_dump_json()], capture_output=True, text=True
-        )
+        command = [str(BIN / "mvfl"), "base", "prepare", "--job", job.model_dump_json()]
+        return subprocess.run(command, capture_output=True, text=True)
 
     done = prepare(Path("/nowhere"))
     assert done.returncode == 1 and "Base folder /nowhere does not exist; set bases.<name>.path." in done.stderr
