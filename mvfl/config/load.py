@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def merged(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
     return out
 
 
+DEEPEST = 50  # brackets; the reader takes minutes over thousands
 LARGEST = 100_000  # values of a configuration, aliases written out; the shipped ones have a few hundred
 
 
@@ -69,6 +71,9 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """
     text = read_text(path, "name the configuration files that are to be read")
     with named_errors(path, "YAML", "mend the line"):
+        depths = itertools.accumulate((c in "[{") - (c in "]}") for c in text)
+        if max(depths, default=0) > DEEPEST:
+            raise ValueError("brackets nested more deeply than any configuration's")
         content = yaml.load(text, _UniqueKeys) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold keys and values, it holds a {type(content).__name__}.")

@@ -48,7 +48,7 @@ def vgg() -> Vgg19:
     return model
 
 
-def drawn(images: torch.Tensor) -> Rendering:
+def rendered(images: torch.Tensor) -> Rendering:
     """Renderings whose opacity no term of the loss asks for."""
     return Rendering(images, torch.zeros_like(images[:, :, :1]))
 
@@ -66,7 +66,7 @@ def test_losses_and_their_gradients_are_the_original_ones(tag: str, vgg: Vgg19, 
     xyz = io["img_aligned_xyz"].clone().requires_grad_()
     rays = pixel_rays(io["c2w"], io["fxfycxcy"], 32, 32)
     targets = Targets(io["target_rgba"][:, :, :3], io["target_rgba"][:, :, 3:])
-    got = gslrm_loss(weights, drawn(images), targets, PixelGaussians(xyz, rays), mask_pixelalign=tag == "masked", vgg=vgg)
+    got = gslrm_loss(weights, rendered(images), targets, PixelGaussians(xyz, rays), mask_pixelalign=tag == "masked", vgg=vgg)
     expected = table[tag]
     for term in ("l2", "perceptual", "ssim", "pixelalign", "pointsdist"):
         assert float(got.terms[term].detach()) == pytest.approx(expected[f"{term}_loss"], rel=3e-6), term
@@ -129,10 +129,10 @@ def test_masked_l2_counts_pixels_inside_the_mask_only(io: dict) -> None:
     inside = (alpha > 0.5).expand_as(images)
     expected = (images - target).square()[inside].mean()
     weights = GslrmLosses(l2=0, masked_l2=2.0)
-    got = gslrm_loss(weights, drawn(images), Targets(target, alpha))
+    got = gslrm_loss(weights, rendered(images), Targets(target, alpha))
     assert float(got.total) == pytest.approx(2 * float(expected), rel=1e-5)
     elsewhere = torch.where(inside, images, torch.rand_like(images))
-    assert torch.equal(gslrm_loss(weights, drawn(elsewhere), Targets(target, alpha)).total, got.total)
+    assert torch.equal(gslrm_loss(weights, rendered(elsewhere), Targets(target, alpha)).total, got.total)
 
 
 def test_warm_ups_switch_terms_off_at_first() -> None:
