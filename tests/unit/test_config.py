@@ -109,3 +109,9 @@ def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_config(overlay(tmp_path, content))
     assert "mouse_6x_aug" in str(caught.value) and "curriculum" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "-x", "--help", "a/b", "a b", "a'||touch x #b", "", "a\n"])
+def test_names_that_a_path_or_a_shell_would_read_otherwise_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        load_config(overlay(tmp_path, {"experiments": {name: {}}}))

@@ -73,3 +73,14 @@ def test_logs_follow_from_one_stage_to_the_next(tmp_path: Path) -> None:
     assert [next(lines) for _ in range(2)] == [f"==> {evaluate}", "Case A"]
     with pytest.raises(InputError, match="No log of 'rat'"):
         next(log_lines(tmp_path, "rat", 2, follow=False))
+
+
+def test_the_log_of_an_experiment_is_not_that_of_another_whose_name_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "train_mvdiffusion"
+    folder.mkdir(parents=True)
+    mine, other = folder / "mouse-2000.log", folder / "mouse-b-2000.log"
+    for number, log in enumerate((mine, other)):
+        log.write_text(log.stem)
+        os.utime(log, (1000 + number, 1000 + number))
+    assert next(log_lines(tmp_path, "mouse", 2, follow=False)) == f"==> {mine}"
+    assert next(log_lines(tmp_path, "mouse-b", 2, follow=False)) == f"==> {other}"

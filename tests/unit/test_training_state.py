@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 
 from mvfl.runtime.files import InputError
 from mvfl.runtime.fingerprint import Fingerprint
-from mvfl.runtime.training_state import TrainingState
+from mvfl.runtime.training_state import StopRequest, TrainingState
 
 
 def fingerprint(**settings: Any) -> Fingerprint:
@@ -96,3 +98,17 @@ def test_what_a_killed_job_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".step-00000007.pt.partial-123").write_bytes(b"half")
     assert TrainingState(tmp_path, fingerprint()).load(10) == (0, None)
     assert not list(tmp_path.glob(".*.partial-*"))
+
+
+def test_ctrl_c_asks_to_stop_and_a_second_one_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        stop = StopRequest()
+        assert not stop
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop and stop.reason == "received SIGINT" and "once more ends without saving" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

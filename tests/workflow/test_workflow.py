@@ -159,6 +159,29 @@ def test_a_changed_threshold_reruns_the_verdict_but_no_training(finished: Path) 
     assert "evaluate_checkpoint" in plan and "train_mvdiffusion" not in plan
 
 
+@pytest.mark.parametrize(
+    ("lost", "rule"),
+    [
+        ("mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors", "train_mvdiffusion"),
+        ("mvdiffusion/checkpoint-4/unet/config.json", "train_mvdiffusion"),
+        ("evaluation/step-4/views.png", "evaluate_checkpoint"),
+    ],
+)
+def test_a_lost_file_is_made_again_no_receipt_stands_in_for_it(lost: str, rule: str, finished: Path) -> None:
+    file = finished / "experiments" / "mouse_6x_aug" / lost
+    aside = file.with_name("aside")
+    file.rename(aside)
+    try:
+        assert rule in jobs(rerun(finished, "-n"))
+    finally:
+        aside.rename(file)
+
+
+@pytest.mark.parametrize("target", ["train_curriculum", "report_facelift_prompt", "data_mouse_6x_aug"])
+def test_stages_of_every_experiment_are_targets(target: str) -> None:
+    assert target in jobs(snakemake("-n", target, results=Path("results/never")))
+
+
 def test_one_stage_can_be_forced(finished: Path) -> None:
     plan = jobs(rerun(finished, "-n", "--forcerun", "finetune_gslrm"))
     assert set(plan) == {"all", "finetune_gslrm", "render_report"}
