@@ -31,11 +31,10 @@ class FolderDataset(Strict):
 
     kind: Literal["folder"]
     path: Path
-    rig: str = Field(description="built-in rig name or JSON file that the slots mean; each sample is checked against it")
+    rig: str = Field(description="built-in rig name or JSON file that names the order of the views; samples keep their own cameras")
     image_size: PositiveInt = 512
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
     gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
-    rig_tolerance_deg: float = Field(2.0, gt=0, description="largest angle between a sample's cameras and the rig")
     extra_views: int = Field(0, ge=0, description="frames per sample after the rig's, for held-out scores")
     max_reprojection_px: PositiveFloat = Field(
         25.0, description="error of the masks' triangulated centre, in pixels of 512, median over samples"

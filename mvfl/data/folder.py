@@ -35,8 +35,8 @@ def block_split(names: list[str], val_fraction: float, gap: int) -> tuple[list[s
     return names[:train], names[train + gap :]
 
 
-# How far a sample's cameras may be from the rig, and the rig from what the published models know.
-FOCAL, DISTANCE, CENTRE, UNITS = 0.05, 0.05, 0.05, 0.1
+# How far a sample's lenses may be from the rig's, its mean distance (an animal walks), and the rig's from the models' own.
+FOCAL, CENTRE, DISTANCE, UNITS = 0.05, 0.05, 0.25, 0.1
 SAMPLED = 16  # samples whose silhouettes are compared
 
 
@@ -88,13 +88,17 @@ def _check_cameras(sample: Sample, rig: Rig, settings: FolderDataset) -> None:
             f"{where} holds {len(sample.cameras)} frames, expected {views} of the rig and {settings.extra_views} further ones; "
             "set extra_views in datasets.<name>, or remove the sample."
         )
-    d = rig.disagreement(sample.cameras[:views])
-    if d.angle > settings.rig_tolerance_deg or d.focal > FOCAL or d.distance > DISTANCE or d.centre > CENTRE:
+    own = sample.cameras[:views]
+    mixed = [v for v, nearest in enumerate(rig.nearest_views(own)) if nearest != v]
+    distance = float(np.mean([np.linalg.norm(c.position) for c in own])) / rig.mean_distance - 1
+    d = rig.disagreement(own)
+    if mixed or d.focal > FOCAL or d.centre > CENTRE or abs(distance) > DISTANCE:
+        order = f"view {mixed[0]} stands where another of the rig's cameras should, " if mixed else ""
         raise InputError(
-            f"{where}: cameras differ from rig '{settings.rig}' by up to {d.angle:.1f} degrees, {d.focal:.1%} in focal length, "
-            f"{d.distance:.1%} in distance and {d.centre:.1%} of the width in the principal point (allowed "
-            f"{settings.rig_tolerance_deg} degrees and {FOCAL:.0%} each). Name the rig that these pictures were made with in "
-            "datasets.<name>.rig; never pair pictures with other cameras."
+            f"{where}: cameras differ from rig '{settings.rig}': {order}focal lengths by up to {d.focal:.1%}, principal points by "
+            f"{d.centre:.1%} of the width (allowed {FOCAL:.0%} each), the mean distance by {abs(distance):.1%} (allowed "
+            f"{DISTANCE:.0%}). Name the rig that these pictures were made with in datasets.<name>.rig; never pair pictures with "
+            "other cameras."
         )
 
 

@@ -125,6 +125,11 @@ class Rig:
             rows.append((angle, focal, distance, math.hypot(mine.cx - other.cx, mine.cy - other.cy) / mine.width))
         return Disagreement(*(max(column) for column in zip(*rows, strict=True)))
 
+    def nearest_views(self, cameras: list[Camera]) -> list[int]:
+        """For each of some cameras, the index of the rig's camera that stands in the nearest direction from the animal."""
+        mine, theirs = (np.array([c.position / np.linalg.norm(c.position) for c in own]) for own in (self.cameras, cameras))
+        return (theirs @ mine.T).argmax(1).tolist()
+
     @property
     def mean_distance(self) -> float:
         """Mean distance between the cameras and the world's origin, in world units; the published models know 2.7."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,17 +44,26 @@ def image_class_labels(
     return torch.cat([noised, sinusoid.to(noised.dtype)], dim=1)
 
 
-def pose_features(rig: Rig, reference: int) -> Float[Tensor, "view feature"]:
-    """Relative camera of each slot when `reference` is slot 0.
+def pose_features(places: Sequence[Sequence[float]], order: Sequence[int]) -> Float[Tensor, "slot feature"]:
+    """Camera of each slot relative to the input's.
 
-    Cosine and sine of 1..4 times the azimuth difference, the elevations of slot and reference in radians, and the
-    logarithm of the distance ratio.
+    Cosine and sine of 1..4 times the azimuth difference, the elevations of slot and input in radians, and the
+    logarithm of the distance ratio. Real animals walk, so a picture belongs to the camera that took it: places are those of the
+    sample, seen from the animal, never a rig's mean.
+
+    Args:
+        places: azimuth and elevation in degrees and distance of each view's camera (`Camera.spherical`).
+        order: view index per slot, the input's first.
     """
-    order = rig.slot_order(reference)
-    azimuth0, elevation0, distance0 = rig.cameras[reference].spherical
+    return _pose_features(tuple(tuple(float(v) for v in p) for p in places), tuple(order)).clone()
+
+
+@functools.lru_cache(maxsize=65536)  # a ring that all samples share is computed once
+def _pose_features(places: tuple[tuple[float, ...], ...], order: tuple[int, ...]) -> Tensor:
+    azimuth0, elevation0, distance0 = places[order[0]]
     rows = []
     for view in order:
-        azimuth, elevation, distance = rig.cameras[view].spherical
+        azimuth, elevation, distance = places[view]
         delta = math.radians(azimuth - azimuth0)
         waves = [f(k * delta) for k in range(1, AZIMUTH_HARMONICS + 1) for f in (math.cos, math.sin)]
         rows.append([*waves, math.radians(elevation), math.radians(elevation0), math.log(distance / distance0)])
@@ -69,25 +79,9 @@ def slot_views(rig: Rig, reference: int, mode: ViewConditioning) -> list[int]:
     return rig.slot_order(0 if mode == "absolute_prompt" else reference)
 
 
-@dataclass(frozen=True)
-class SlotTable:
-    """Views and relative poses of the slots for every possible reference, computed once.
-
-    Attributes:
-        views: view index per (reference, slot).
-        poses: relative poses [reference, slot, feature], or None where the mode has none.
-    """
-
-    views: np.ndarray
-    poses: Float[Tensor, "reference slot feature"] | None
-
-
-def slot_table(rig: Rig, mode: ViewConditioning) -> SlotTable:
-    """The table of a rig under a view conditioning."""
-    references = range(len(rig.cameras))
-    views = np.array([slot_views(rig, r, mode) for r in references])
-    poses = torch.stack([pose_features(rig, r) for r in references]) if mode == "relative_pose" else None
-    return SlotTable(views, poses)
+def slot_orders(rig: Rig, mode: ViewConditioning) -> Int[np.ndarray, "reference slot"]:
+    """View index of each slot for every possible reference."""
+    return np.array([slot_views(rig, r, mode) for r in range(len(rig.cameras))])
 
 
 def drop_masks(uniforms: Float[Tensor, " object"], rate: float) -> tuple[Bool[Tensor, " object"], Bool[Tensor, " object"]]:

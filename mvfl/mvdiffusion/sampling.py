@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mvfl.config.experiment import Sampling, ViewSampling
 from mvfl.config.strict import ViewConditioning
+from mvfl.geometry.cameras import Camera
 from mvfl.geometry.rig import Rig
 from mvfl.layout import Checkpoint
 from mvfl.mvdiffusion.conditioning import pose_features, slot_views
@@ -33,7 +34,7 @@ class Sampler:
     Attributes:
         pipeline: on the device to use.
         prompts: one embedding per slot.
-        rig: cameras of the views.
+        rig: names the order of the slots.
         conditioning: how slots are told their camera.
         sampling: steps, guidance, eta, batch size.
     """
@@ -84,6 +85,7 @@ class Sampler:
     def sample(
         self,
         inputs: Float[Tensor, "pair 3 height width"],
+        cameras: Sequence[Sequence[Camera]],
         references: Sequence[int],
         seeds: Sequence[tuple[int, ...]],
         title: str = "views",
@@ -92,6 +94,7 @@ class Sampler:
 
         Args:
             inputs: reference pictures over white, RGB in 0..1.
+            cameras: those that the views shall be of, per pair, in the order of the views: the sample's own.
             references: their view indices.
             seeds: integers per pair.
             title: of the progress bar.
@@ -107,7 +110,8 @@ class Sampler:
             chunk = slice(start, start + s.batch_size)
             poses = None
             if self.conditioning == "relative_pose":
-                poses = torch.cat([pose_features(self.rig, r) for r in references[chunk]])
+                told = zip(cameras[chunk], references[chunk], strict=True)
+                poses = torch.cat([pose_features([c.spherical for c in own], self.slot_views(r)) for own, r in told])
             # Numbers are drawn from CPU generators: the same noise on every device, whatever the batch.
             with half_precision(self.pipeline.device):
                 sampled = self.pipeline(

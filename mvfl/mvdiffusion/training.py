@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from mvfl.config.experiment import Training, TrainingRun
+from mvfl.config.experiment import Training, TrainingRun, ViewChoice
 from mvfl.data.latents import LatentCache
 from mvfl.geometry.rig import Rig
-from mvfl.mvdiffusion.conditioning import SlotTable, slot_table
+from mvfl.mvdiffusion.conditioning import pose_features, slot_orders
 from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import reference_path_norm
@@ -47,7 +47,7 @@ class TrainingData:
 
     Attributes:
         cache: latents of the training split.
-        rig: cameras of the views.
+        rig: names the order of the slots; what they are told are the samples' own cameras.
         prompts: text embedding per slot [view, token, width].
     """
 
@@ -83,19 +83,32 @@ def collapse_sign(scores: dict[str, float], limits: Training) -> str | None:
 
 
 def make_batch(
-    data: TrainingData, slots: SlotTable, reference: int | Literal["random"], samples: np.ndarray, draw_seed: list[int],
-    scaling_factor: float, device: torch.device,
+    data: TrainingData, choice: ViewChoice, orders: np.ndarray, samples: np.ndarray, draw_seed: list[int], scaling_factor: float,
+    device: torch.device,
 ) -> Batch:  # fmt: skip
-    """Collect cached latents in slot order for some samples; variant and reference are drawn from `draw_seed`."""
+    """Collect cached latents in slot order for some samples; variant and reference are drawn from `draw_seed`.
+
+    Args:
+        data: what to learn from.
+        choice: reference and view conditioning.
+        orders: view index per (reference, slot).
+        samples: their numbers in the cache.
+        draw_seed: decides variants and references.
+        scaling_factor: of the latents.
+        device: where the batch goes.
+    """
     cache, rng = data.cache, np.random.default_rng(draw_seed)
     variants = rng.integers(cache.variants, size=len(samples))
-    drawn = rng.integers(len(slots.views), size=len(samples))
-    references = drawn if reference == "random" else np.full(len(samples), reference)
-    picked = cache.moments[samples[:, None], variants[:, None], slots.views[references]]
+    drawn = rng.integers(len(orders), size=len(samples))
+    references = drawn if choice.reference == "random" else np.full(len(samples), choice.reference)
+    picked = cache.moments[samples[:, None], variants[:, None], orders[references]]
     moments = torch.from_numpy(picked).to(device, non_blocking=True).float()
     seen = torch.from_numpy(cache.moments[samples, variants, references]).to(device).float()
     channels = seen.shape[1] // 2
-    poses = None if slots.poses is None else slots.poses[references].flatten(0, 1).to(device)
+    poses = None
+    if choice.view_conditioning == "relative_pose":  # each slot is told the camera that took its own picture
+        told = [pose_features(cache.places[s].tolist(), orders[r].tolist()) for s, r in zip(samples, references, strict=True)]
+        poses = torch.cat(told).to(device)
     return Batch(
         target_moments=moments.flatten(0, 1),
         reference_latents=seen[:, :channels] * scaling_factor,
@@ -136,7 +149,7 @@ class MultiViewTraining:
             t.snr_gamma,
         )  # fmt: skip
         self.data = TrainingData(data.cache, data.rig, data.prompts.to(self.device))
-        self.slots = slot_table(data.rig, experiment.view_conditioning)
+        self.orders = slot_orders(data.rig, experiment.view_conditioning)
         self.per_pass = t.batch_size * self.accelerator.num_processes
         # Weights, EMA and two moments per state, one state in the making, and the exported weights.
         weight_bytes = 4 * sum(p.numel() for p in self.unet.parameters())
@@ -238,7 +251,7 @@ class MultiViewTraining:
             mine = samples[place * t.batch_size : (place + 1) * t.batch_size]
             key = [t.seed, self.step, place]
             scale = self.objective.scaling_factor
-            batch = make_batch(self.data, self.slots, self.experiment.reference, mine, key, scale, self.device)
+            batch = make_batch(self.data, self.experiment, self.orders, mine, key, scale, self.device)
             draws = draw(
                 len(mine), len(self.data.rig.cameras), batch.reference_latents.shape[1:], batch.embeds.shape[1],
                 self.objective.timesteps, generator(self.device, *key),

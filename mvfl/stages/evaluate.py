@@ -55,7 +55,8 @@ def run(job: EvaluateJob) -> None:
     pairs = evaluation_pairs(manifest, job.sampling, job.evaluation)
     truth = load_truth(manifest, pairs, job.sampling.view_conditioning)
     number = {name: i for i, name in enumerate(manifest.val)}
-    images = sampler.sample(truth.inputs, truth.references, [(job.evaluation.seed, number[n], r) for n, r in pairs])
+    seeds = [(job.evaluation.seed, number[n], r) for n, r in pairs]
+    images = sampler.sample(truth.inputs, truth.cameras, truth.references, seeds)
     step = step_of(checkpoint)
     log = [row for row in read_log(checkpoint.log) if row["step"] <= step]
     trend = loss_trend(log)

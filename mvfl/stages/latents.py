@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mvfl.data.latents import CacheWriter
 from mvfl.data.pictures import read_ahead
 from mvfl.mvdiffusion.encoding import PLAIN, encode_pictures, variants_of
@@ -38,7 +40,9 @@ def run(job: LatentsJob) -> None:
         for split, names, kind in (("train", manifest.train, job.augmentation), ("val", manifest.val, PLAIN)):
             writer = CacheWriter(folder, split, len(names))
             for i, rgba in tracked(enumerate(read_ahead(manifest, names)), f"latents {split}", len(names)):
-                writer.write(i, encode_pictures(pipeline, rgba, variants_of(kind, job.seed, i)))
+                cameras = manifest.sample(names[i]).cameras[: manifest.views]
+                encoded = encode_pictures(pipeline, rgba, variants_of(kind, job.seed, i))
+                writer.write(i, {**encoded, "places": np.array([c.spherical for c in cameras])})
             writer.close()
         LatentIndex(
             data_hash=manifest.data_hash, rig=manifest.rig.to_json(), base_hash=base.hash, train=manifest.train, val=manifest.val,

@@ -100,7 +100,7 @@ def reconstruct_picture(
         _warn_of_unusual_size(manifest, rgba)
     sampler = Sampler.load(learned.base, learned.checkpoint, learned.prompts, manifest.rig, generation)
     start = generation.sampling.seed if seed is None else seed
-    slots = sampler.sample(shown[None], [reference], [(start, 0, reference)])[0]
+    slots = sampler.sample(shown[None], [manifest.rig.cameras], [reference], [(start, 0, reference)])[0]
     order = sampler.slot_views(reference)
     images = slots[[order.index(v) for v in range(manifest.views)]]
     (out / "views").mkdir(parents=True, exist_ok=True)

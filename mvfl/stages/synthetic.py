@@ -122,9 +122,10 @@ def _sample_missing(
     for done, batch in enumerate(tracked(missing, "synthetic", len(missing))):
         if stop:
             raise Unfinished(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")
-        pictures = torch.stack([composite(view_pictures(manifest, n, [r]), 1.0)[0] for n, r in batch])
+        found = [manifest.sample(n) for n, _ in batch]
+        pictures = torch.stack([composite(view_pictures(manifest, s, [r]), 1.0)[0] for s, (_, r) in zip(found, batch, strict=True)])
         seeds = [(sampler.sampling.seed, number[n], r) for n, r in batch]
-        images = sampler.sample(pictures, [r for _, r in batch], seeds)
+        images = sampler.sample(pictures, [s.cameras for s in found], [r for _, r in batch], seeds)
         if float((images < 0.9).float().mean()) < 1e-3:
             raise InputError(f"The views sampled with {inputs.checkpoint} are blank; judge the checkpoint again (`evaluate`).")
         for pair, views in zip(batch, images, strict=True):

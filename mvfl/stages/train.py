@@ -121,7 +121,7 @@ class Validation:
         prompts = read_prompts(self.job.prompts, config.num_views, config.cross_attention_dim)
         sampler = Sampler(pipeline, prompts, self.manifest.rig, self.job.run.view_conditioning, sampling)
         seeds = [(self.t.seed, 0x7A1, i) for i in range(len(truth.names))]
-        images = sampler.sample(truth.inputs, truth.references, seeds, f"validation at step {step}")
+        images = sampler.sample(truth.inputs, truth.cameras, truth.references, seeds, f"validation at step {step}")
         rows = []
         for i, name in enumerate(truth.names):
             rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"sampled {name[-4:]}", images[i])]

@@ -93,7 +93,7 @@ def make_world(size: int, pairs: int, seed: int, coats: list[Coat] | None = None
     pool = torch.stack([animal(3, i, **kinds)[0] for i in range(12)])
     truth = Truth(
         [f"animal_{i}" for i in range(pairs)], [0] * pairs, torch.stack(images), torch.stack(alphas),
-        torch.stack(images)[:, 0], [order] * pairs, rig,
+        torch.stack(images)[:, 0], [order] * pairs, [rig.cameras] * pairs,
     )  # fmt: skip
     return World(truth, {k: torch.stack(v) for k, v in alike.items()}, others, pool.mean(0).expand_as(truth.images).contiguous())
 

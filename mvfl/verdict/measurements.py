@@ -34,7 +34,7 @@ def consistency_per_pair(images: Views, truth: Truth) -> list[Consistency]:
     for i, (views, slot) in enumerate(zip(truth.views, truth.reference_slots, strict=True)):
         shown = images[i].clone()
         shown[slot] = truth.images[i, slot]
-        out.append(view_consistency(shown, [truth.rig.cameras[v] for v in views]))
+        out.append(view_consistency(shown, [truth.cameras[i][v] for v in views]))
     return out
 
 

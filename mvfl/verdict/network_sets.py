@@ -64,7 +64,7 @@ def train_from_nothing(pipeline: MultiViewPipeline, prompts: Tensor, world: Worl
     torch.manual_seed(seed)
     unet = build_unet(dict(pipeline.unet.config)).train()
     truth = world.truth
-    poses = pose_features(truth.rig, 0)
+    poses = pose_features([c.spherical for c in truth.cameras[0]], truth.views[0])
     with torch.no_grad():
         pictures = 2 * truth.images.flatten(0, 1) - 1
         moments = pipeline.vae.encode(pictures).latent_dist.parameters
@@ -98,7 +98,7 @@ def network_sets(world: World, seed: int, steps: int = 20, training_steps: int =
     """
     pipeline, prompts = load_pipeline()
     truth, rng = world.truth, np.random.default_rng(seed)
-    poses = pose_features(truth.rig, 0)
+    poses = pose_features([c.spherical for c in truth.cameras[0]], truth.views[0])
     slots = len(poses)
     right = sampled(pipeline, prompts, truth.inputs, poses, seed, steps)
     yield LabelledSet("A", "network: drawn as trained", right)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvfl.config.strict import ViewConditioning
 from mvfl.data.pictures import composite, view_pictures
-from mvfl.geometry.rig import Rig
+from mvfl.geometry.cameras import Camera
 from mvfl.metrics.image import foreground_psnr, foreground_ssim, mask_iou
 from mvfl.mvdiffusion.conditioning import slot_views
 from mvfl.records.manifest import Manifest
@@ -30,7 +30,7 @@ class Truth:
         alphas: masks [pair, slot, 1, height, width].
         inputs: the reference picture [pair, 3, height, width].
         views: view index per pair and slot.
-        rig: cameras of the views.
+        cameras: of each pair's views, in the order of the views: the sample's own.
     """
 
     names: list[str]
@@ -39,7 +39,7 @@ class Truth:
     alphas: Float[Tensor, "pair slot 1 height width"]
     inputs: Float[Tensor, "pair 3 height width"]
     views: list[list[int]]
-    rig: Rig
+    cameras: list[list[Camera]]
 
     @property
     def reference_slots(self) -> list[int]:
@@ -56,26 +56,23 @@ class Truth:
 
 def load_truth(manifest: Manifest, pairs: Sequence[tuple[str, int]], conditioning: ViewConditioning) -> Truth:
     """Read the pictures of (sample, reference) pairs."""
-    images, alphas, inputs, views = [], [], [], []
-    cache: dict[str, Tensor] = {}
+    images, alphas, inputs, views, cameras = [], [], [], [], []
+    cache: dict[str, tuple[Tensor, list[Camera]]] = {}
+    size = manifest.image_size
     for name, reference in pairs:
         if name not in cache:
-            cache[name] = view_pictures(manifest, name)
-        rgba = cache[name]
+            sample = manifest.sample(name)
+            cache[name] = view_pictures(manifest, sample), [c.resized(size, size) for c in sample.cameras[: manifest.views]]
+        rgba, own = cache[name]
         rgb = composite(rgba, 1.0)
         order = slot_views(manifest.rig, reference, conditioning)
         images.append(rgb[order])
         alphas.append(rgba[order, 3:])
         inputs.append(rgb[reference])
         views.append(order)
+        cameras.append(own)
     return Truth(
-        [p[0] for p in pairs],
-        [p[1] for p in pairs],
-        torch.stack(images),
-        torch.stack(alphas),
-        torch.stack(inputs),
-        views,
-        manifest.rig,
+        [p[0] for p in pairs], [p[1] for p in pairs], torch.stack(images), torch.stack(alphas), torch.stack(inputs), views, cameras
     )
 
 

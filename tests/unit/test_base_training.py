@@ -90,7 +90,7 @@ def test_the_shipped_unet_samples_what_its_card_says(config: WorkflowConfig, hel
     pairs = [(name, i % held_out.views) for i, name in enumerate(held_out.val)]
     truth = load_truth(held_out, pairs, experiment.view_conditioning)
     sampler = Sampler(pipeline, prompts, held_out.rig, experiment.view_conditioning, experiment.sampling)
-    images = sampler.sample(truth.inputs, truth.references, [(0, i) for i in range(len(pairs))])
+    images = sampler.sample(truth.inputs, truth.cameras, truth.references, [(0, i) for i in range(len(pairs))])
     # Other animals stand in for the training set: only the pictures that need none are compared.
     others = baselines(replace(held_out, train=held_out.val), truth, experiment.view_conditioning)
     scores = {

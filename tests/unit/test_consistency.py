@@ -7,7 +7,7 @@ from mvfl.verdict.scores import Truth
 
 
 def test_one_body_is_consistent_and_a_patchwork_is_not(tiny_truth: Truth) -> None:
-    cameras = [tiny_truth.rig.cameras[v] for v in tiny_truth.views[0]]
+    cameras = [tiny_truth.cameras[0][v] for v in tiny_truth.views[0]]
     real = view_consistency(tiny_truth.images[0], cameras)
     patchwork = tiny_truth.images[0].clone()
     patchwork[::2] = tiny_truth.images[2][::2]

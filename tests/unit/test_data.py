@@ -16,7 +16,7 @@ from mvfl.cli import main
 from mvfl.config.datasets import FolderDataset, RodentDataset
 from mvfl.data.folder import block_split, check_folder
 from mvfl.data.render import render_dataset
-from mvfl.geometry.cameras import CameraError
+from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import DataJob
@@ -101,8 +101,8 @@ def test_cameras_of_another_rig_are_refused(recording: FolderDataset, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w2c, frame: [v * 123 for v in w2c], "12200.0% in distance"),
-        (lambda w2c, frame: frame.update(cx=frame["cx"] + 8) or w2c, "25.0% of the width in the principal point"),
+        (lambda w2c, frame: [v * 123 for v in w2c], "the mean distance by 12200.0%"),
+        (lambda w2c, frame: frame.update(cx=frame["cx"] + 8) or w2c, "principal points by 25.0% of the width"),
     ],
     ids=["millimetres", "stale principal point"],
 )
@@ -118,6 +118,22 @@ def test_cameras_in_other_units_or_of_other_crops_are_refused(
     edit_cameras(recording, edit)
     with pytest.raises(InputError, match=message):
         check_folder("mouse", recording, tmp_path / "out")
+
+
+def test_cameras_that_an_animal_walked_past_are_its_own_and_two_that_were_exchanged_are_refused(
+    recording: FolderDataset, tmp_path: Path
+) -> None:
+    def walked(data: dict) -> None:
+        for view, frame in enumerate(data["frames"]):
+            azimuth, elevation, distance = Camera.from_frame(frame, "x").spherical
+            frame["w2c"] = orbit_camera(azimuth + 9, elevation, distance, 32).to_frame(view)["w2c"]
+
+    edit_cameras(recording, walked)
+    manifest = check_folder("mouse", recording.model_copy(update={"max_reprojection_px": 200}), tmp_path / "out")
+    assert manifest.rig.disagreement(manifest.sample("sample_000001").cameras[:6]).angle == pytest.approx(9, abs=0.1)
+    edit_cameras(recording, lambda data: data["frames"].__setitem__(slice(0, 2), data["frames"][1::-1]))
+    with pytest.raises(InputError, match="view 0 stands where another of the rig's cameras should"):
+        check_folder("mouse", recording.model_copy(update={"max_reprojection_px": 200}), tmp_path / "out")
 
 
 def test_a_further_frame_shifts_nothing_in_silence(recording: FolderDataset, tmp_path: Path) -> None:

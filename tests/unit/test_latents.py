@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,12 @@ import torch
 from mvfl.config.experiment import Augmentation
 from mvfl.data.latents import LatentCache
 from mvfl.data.pictures import composite
-from mvfl.mvdiffusion.encoding import tinted, variants_of
+from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.mvdiffusion.encoding import PLAIN, tinted, variants_of
+from mvfl.records.manifest import Manifest
+from mvfl.stages import latents
+from mvfl.stages.jobs import LatentsJob
+from mvfl.verdict.scores import load_truth
 
 
 def test_a_tint_leaves_the_background_alone() -> None:
@@ -33,3 +40,27 @@ def test_tints_come_from_the_seed_alone() -> None:
     a = Augmentation(backgrounds=["white", "gray"], tints=3)
     assert variants_of(a, 1, 5) == variants_of(a, 1, 5) != variants_of(a, 2, 5)
     assert variants_of(a, 1, 5)[:2] == [(1.0, 1.0, 1.0), (0.5, 1.0, 1.0)]
+
+
+def test_every_stage_is_told_the_camera_that_took_the_picture(tmp_path: Path, tiny_data: Path, tiny_base: Path) -> None:
+    """An animal that walked: the cameras of one sample stand 8 degrees and a tenth further than the rig's."""
+    known = Manifest.read(tiny_data)
+    shutil.copytree(known.root, tmp_path / "samples")
+    name = known.train[1]
+    file = tmp_path / "samples" / name / "opencv_cameras.json"
+    content = json.loads(file.read_text())
+    for view, frame in enumerate(content["frames"]):
+        azimuth, elevation, distance = Camera.from_frame(frame, "x").spherical
+        walked = orbit_camera(azimuth + 8, elevation, distance * 1.1, known.image_size)
+        frame["w2c"] = walked.to_frame(view)["w2c"]
+    file.write_text(json.dumps(content))
+    manifest = tmp_path / "manifest.json"
+    Manifest.write(manifest, "walked", tmp_path / "samples", known.rig, known.image_size, known.train, [name])
+    job = LatentsJob(augmentation=PLAIN, seed=0, manifest=manifest, base=tiny_base, out=tmp_path / "cache")
+    latents.run(job)
+    own = [c.spherical for c in Manifest.read(manifest).sample(name).cameras[:6]]
+    places = LatentCache.open(tmp_path / "cache", "train").places
+    assert places[1].tolist() == [list(place) for place in own]
+    assert places[0].tolist() == [list(c.spherical) for c in known.rig.cameras], "the others stayed"
+    truth = load_truth(Manifest.read(manifest), [(name, 2)], "relative_pose")
+    assert [c.spherical for c in truth.cameras[0]] == own, "and so is the verdict"

@@ -289,3 +289,4 @@ def _latents(folder: Path) -> None:
     _json(folder / "index.json", index)
     np.save(folder / "train_moments.npy", numbers(3, 1, 2, 8, 4, 4).numpy().astype(np.float16))
     np.save(folder / "train_embeds.npy", numbers(3, 1, 2, 32).numpy())
+    np.save(folder / "train_places.npy", np.full((3, 2, 3), 2.5))
