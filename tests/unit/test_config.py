@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mvfl.config import bases, datasets, evaluation, experiment, gslrm, workflow
 from mvfl.config.bases import EMBEDDED, EmbeddedBase, LocalBase, image_size_of
 from mvfl.config.load import load_config
+from mvfl.config.strict import Strict
 from mvfl.runtime.files import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +118,13 @@ def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:
 def test_names_that_a_path_or_a_shell_would_read_otherwise_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         load_config(overlay(tmp_path, {"experiments": {name: {}}}))
+
+
+def test_no_setting_is_accepted_that_nothing_reads() -> None:
+    package = ROOT / "mvfl"
+    text = "\n".join(f.read_text() for pattern in ("*.py", "*.j2") for f in package.rglob(pattern))
+    kinds = [k for module in (bases, datasets, evaluation, experiment, gslrm, workflow) for k in vars(module).values()]
+    settings = {k for k in kinds if isinstance(k, type) and issubclass(k, Strict) and k is not Strict}
+    fields = {(k.__name__, name) for k in settings for name in k.model_fields if name != "defaults"}  # merged under experiments
+    assert len(fields) > 100
+    assert [f for f in sorted(fields) if not re.search(rf"\.{f[1]}\b", text)] == []
