@@ -156,10 +156,11 @@ class Plan:
         e, step = self.experiment(name), self.verdict_step(name)
         paths = {
             "data": layout.manifest(e.dataset), "prompts": layout.prompts(e.base, e.prompt_style).embeds,
-            "train": layout.checkpoint(name, step).provenance, "evaluate": self.decision(name), "synthetic": layout.synthetic(name),
-            "report": layout.report(name), "base": layout.export(name),
+            "synthetic": layout.synthetic(name), "report": layout.report(name), "base": layout.export(name),
         }  # fmt: skip
-        return {k: [str(v)] for k, v in paths.items()} | {"gslrm": list(layout.reconstruction(name).declared().values())}
+        checkpoint, verdict, model = layout.checkpoint(name, step), layout.verdict(name, step), layout.reconstruction(name)
+        folders = {"train": checkpoint, "evaluate": verdict, "gslrm": model}
+        return {k: [str(v)] for k, v in paths.items()} | {k: list(f.declared().values()) for k, f in folders.items()}
 
     def targets(self) -> dict[str, list[str]]:
         """Stages of the first experiment by their name (`train`), of all experiments by both names (`train_mouse_6x_aug`)."""
@@ -176,6 +177,8 @@ class Plan:
         """What a whole run makes: pages and journal of all visited experiments, and the 3D result of the converged one."""
         route = self.route(case_of)
         files = [str(self.layout.report(name)) for name, _ in route.visited] + [str(self.layout.journal)]
+        # Snakemake makes a lost file again only where a target, or a job that must run, asks for it by name.
+        files += [file for name, _ in route.visited for file in self.stage_files(name)["train"]]
         return files + (self.results_of(route.converged) if route.converged else [str(self.layout.exhausted)])
 
     def case_files(self, case: Case) -> list[str]:

@@ -160,19 +160,19 @@ def test_a_changed_threshold_reruns_the_verdict_but_no_training(finished: Path) 
 
 
 @pytest.mark.parametrize(
-    ("lost", "rule"),
+    ("lost", "target", "rule"),
     [
-        ("mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors", "train_mvdiffusion"),
-        ("mvdiffusion/checkpoint-4/unet/config.json", "train_mvdiffusion"),
-        ("evaluation/step-4/views.png", "evaluate_checkpoint"),
+        ("mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors", "all", "train_mvdiffusion"),
+        ("mvdiffusion/checkpoint-4/unet/config.json", "train", "train_mvdiffusion"),
+        ("evaluation/step-4/views.png", "evaluate", "evaluate_checkpoint"),
     ],
 )
-def test_a_lost_file_is_made_again_no_receipt_stands_in_for_it(lost: str, rule: str, finished: Path) -> None:
+def test_a_lost_file_is_made_again_no_receipt_stands_in_for_it(lost: str, target: str, rule: str, finished: Path) -> None:
     file = finished / "experiments" / "mouse_6x_aug" / lost
     aside = file.with_name("aside")
     file.rename(aside)
     try:
-        assert rule in jobs(rerun(finished, "-n"))
+        assert rule in jobs(rerun(finished, "-n", target))
     finally:
         aside.rename(file)
 

@@ -45,7 +45,7 @@ class Attack:
     lossy: bool = True
     may_refuse: bool = True
     apart: bool = False
-    seconds: float = 5.0
+    seconds: float = 20.0
     names: tuple[str, ...] = ()
 
 
@@ -80,7 +80,7 @@ def things(file: str, lossy: bool = True, may_refuse: bool = True) -> list[Attac
         "a link to nowhere": lambda path, _good: path.symlink_to("nowhere"),
     }
     return [
-        Attack(what, file, change, lossy, may_refuse, apart="pipe" in what, seconds=2.0 if "pipe" in what else 5.0)
+        Attack(what, file, change, lossy, may_refuse, apart="pipe" in what, seconds=15.0 if "pipe" in what else 20.0)
         for what, change in places.items()
     ]
 
