@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -77,10 +77,6 @@ class Sampler:
     def slot_views(self, reference: int) -> list[int]:
         """View index of each slot when view `reference` is the input."""
         return slot_views(self.rig, reference, self.conditioning)
-
-    def with_sampling(self, sampling: Sampling) -> Sampler:
-        """The same with other steps, guidance, eta or batch size."""
-        return replace(self, sampling=sampling)
 
     def sample(
         self,
