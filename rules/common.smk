@@ -1,5 +1,7 @@
 # What must be Snakemake's own: the configuration, wildcards, and functions of wildcards. The thinking: mvfl/stages/planning.py.
 import json
+import os
+import sys
 
 from snakemake.exceptions import WorkflowError
 
@@ -9,6 +11,9 @@ from mvfl.records.decision import DecisionRecord
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
 from mvfl.stages.planning import Plan
+
+# `.venv/bin/snakemake` without activation: the commands of its own environment are meant.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 try:
     CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])

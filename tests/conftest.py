@@ -90,7 +90,7 @@ def tiny_pipeline(tiny_base: Path) -> MultiViewPipeline:
 def tiny_prompts(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Embeddings of the style `facelift`; returns `clr_embeds.pt`."""
     out = tmp_path_factory.mktemp("prompts") / "facelift"
-    embed_prompts("facelift", tiny_base.parent / "pipeline", out, views=6, width=64)
+    embed_prompts("facelift", tiny_base.parent / "pipeline", out, width=64)
     return Prompts(out).embeds
 
 

@@ -74,6 +74,33 @@ def calibration(
     typer.echo(f"{convert_calibration(pickled, target)} cameras: {target}")
 
 
+@app.command(rich_help_panel=PEOPLE)
+def masks(
+    calibration: Annotated[Path, typer.Option(help="of the cameras")],
+    videos: Annotated[str, typer.Option(help="pattern with {camera}, as video_{camera}.mp4")],
+    out: Annotated[Path, typer.Option(help="gets a folder of masks per camera, and overlay pictures")] = Path("masks"),
+    every: Annotated[int, typer.Option(help="use every n-th frame", min=1)] = 5,
+    sam2: Annotated[Path | None, typer.Option(help="folder of SAM 2 weights (transformers); default: GrabCut")] = None,
+    threads: Threads = 2,
+    log: Log = None,
+) -> None:
+    """Find the animal in calibrated videos and write its masks; the data stage does the same where no masks are named."""
+    from pydantic import ValidationError
+
+    from mvfl.config.datasets import MarkerlessDataset
+    from mvfl.records.record import first_fault
+
+    named = {"kind": "markerless", "calibration": calibration, "videos": videos, "every": every, "sam2": sam2}
+    try:
+        settings = MarkerlessDataset.model_validate(named)
+    except ValidationError as error:
+        raise InputError(first_fault(error)) from error
+    workers = begin(log, threads)
+    from mvfl.data.recording import Recording
+
+    Recording.open("<name>", settings, out, workers)
+
+
 app.add_typer(looking_app)
 app.add_typer(benchmark_app, name="benchmark", rich_help_panel=LOOK)
 app.add_typer(stages_app)

@@ -45,13 +45,15 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int) -> Iterator[s
         data: name of the data set.
         views: cameras of the rig.
     """
-    if settings.input_views > views:
+    if settings.input_views is not None and settings.input_views > views:
         yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
     if settings.view_choice != "first" and settings.inputs == "synthetic" and settings.real_targets:
         yield (
             f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample, and real_targets are of "
             "another one than the generated inputs: use 'first', or real_targets: false."
         )
+    if settings.view_choice != "first" and settings.input_views is None:
+        yield f"gslrm.view_choice '{settings.view_choice}' draws some of the views as inputs: say how many, gslrm.input_views."
     vgg = settings.losses.vgg_path
     if settings.losses.perceptual > 0 and vgg is not None and not vgg.is_file():
         yield f"gslrm.losses.vgg_path {vgg} does not exist."

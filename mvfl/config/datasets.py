@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from mvfl.config.strict import Coat, Fraction, Pose, Strict
+from mvfl.config.patterns import fill, names_cameras, names_in
+from mvfl.config.strict import Coat, Fraction, Name, Pose, Strict
+
+Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class RodentDataset(Strict):
@@ -45,23 +48,50 @@ class FolderDataset(Strict):
     max_clipped: Fraction = Field(0.1, description="share of pictures in which the animal may touch the border")
 
 
+class LevelCamera(Strict):
+    """Up is what a camera that stands level calls up."""
+
+    level_camera: str
+
+
+class Floor(Strict):
+    """Up is across three points of the floor, in the calibration's units, anticlockwise as seen from above."""
+
+    floor: Annotated[list[Vector], Field(min_length=3, max_length=3)]
+
+
+Up = Literal["x", "y", "z", "-x", "-y", "-z"] | Vector | LevelCamera | Floor
+
+
 class MarkerlessDataset(Strict):
-    """A recording: synchronised, undistorted videos of calibrated cameras, with a mask video for each."""
+    """A recording: synchronised videos of calibrated cameras, with a mask for every picture."""
 
     kind: Literal["markerless"]
-    calibration: Path = Field(description="JSON with R, T, K per camera; `mvfl calibration` writes it from a pickle")
-    videos: str = Field(description="pattern of the videos, with {camera} for 0, 1 ...")
-    masks: str = Field(description="pattern of the mask videos; the animal is brighter than 127")
-    cameras: PositiveInt = Field(6, description="number of cameras")
+    folder: Path = Field(Path(), description="where the files below lie")
+    calibration: Path = Field(description="JSON, pickle, TOML (anipose, caliscope), YAML or XML (OpenCV); {camera}: a file each")
+    videos: str = Field(description="pattern of the videos; {camera} stands for the cameras' names")
+    masks: str | None = Field(
+        None, description="pattern of mask videos, or of folders of PNG files; default: the data stage makes them (`mvfl masks`)"
+    )
+    sam2: Path | None = Field(None, description="folder of SAM 2 weights (transformers) for masks that are made; default: GrabCut")
+    cameras: list[Name] | PositiveInt | None = Field(
+        None, description="names, or how many of 0, 1 ...; default: as many as there are videos"
+    )
+    up: Up = Field("z", description="an axis or vector of the calibration's world, {level_camera: NAME}, or {floor: three points}")
+    unit_mm: PositiveFloat = Field(1.0, description="millimetres in one unit of the calibration")
     image_size: PositiveInt = 512
+    zoom: Literal["each", "one", "none"] = Field(
+        "each", description="focal length that fills the picture: of each camera, one for all, or the models' own"
+    )
+    may_leave: float = Field(0.0, ge=0, le=0.3, description="share of the animal, its tail's end, that may leave the picture")
     first_frame: int = Field(0, ge=0)
     every: PositiveInt = Field(5, description="use every n-th frame")
     exclude: list[int] = Field([], description="frames to leave out, for example where the recording jumps")
     max_reprojection_px: PositiveFloat = Field(
-        25.0, description="mean error of the masks' triangulated centre, in pixels of the prepared picture"
+        25.0, description="mean error of the masks' triangulated centre, in pixels of 512 that the animal's frame has"
     )
     min_silhouette_overlap: Fraction = Field(
-        0.65, description="overlap of the masks with the body that all of them allow; mixed-up cameras stay below"
+        0.6, description="overlap of the masks with the body that all of them allow, whatever the animal's size"
     )
     max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
@@ -70,19 +100,31 @@ class MarkerlessDataset(Strict):
     @model_validator(mode="after")
     def _patterns_name_cameras(self) -> MarkerlessDataset:
         for key in ("videos", "masks"):
-            pattern = getattr(self, key)
-            try:
-                fits = "{camera}" in pattern and pattern.format(camera=0)
-            except (KeyError, IndexError, ValueError, AttributeError):
-                fits = False
-            if not fits:
-                raise ValueError(f"{key} must hold {{camera}} and no other braces, for example videos_undist/{{camera}}.mp4.")
+            if (pattern := getattr(self, key)) is not None and not names_cameras(pattern):
+                raise ValueError(f"{key} must hold {{camera}} and no other braces, for example videos/{{camera}}.mp4.")
         return self
 
-    def masks_and_videos(self) -> tuple[list[Path], list[Path]]:
-        """The mask videos and the videos, one of each per camera."""
-        masks, videos = ([Path(p.format(camera=c)) for c in range(self.cameras)] for p in (self.masks, self.videos))
-        return masks, videos
+    def camera_names(self) -> list[str]:
+        """Names of the cameras: as listed, or as the files that fit the pattern of the videos."""
+        if isinstance(self.cameras, list):
+            return list(self.cameras)
+        if isinstance(self.cameras, int):
+            return [str(c) for c in range(self.cameras)]
+        return names_in(str(self.folder / self.videos))
+
+    def calibrations(self) -> list[Path]:
+        """The file of the calibration, or those of all cameras."""
+        return list(dict.fromkeys(self.folder / fill(str(self.calibration), name) for name in self.camera_names()))
+
+    def files_of(self, key: Literal["videos", "masks"]) -> list[Path]:
+        """The videos or the masks, one per camera; no masks where none are named."""
+        pattern = self.videos if key == "videos" else self.masks
+        return [] if pattern is None else [self.folder / fill(pattern, name) for name in self.camera_names()]
+
+    def frames(self, count: int) -> list[int]:
+        """Numbers of the frames to use, of a recording of `count` frames."""
+        left_out = set(self.exclude)
+        return [n for n in range(self.first_frame, count, self.every) if n not in left_out]
 
 
 Dataset = Annotated[RodentDataset | FolderDataset | MarkerlessDataset, Field(discriminator="kind")]

@@ -23,6 +23,7 @@ class Training(Strict):
 
     steps: PositiveInt = setting(20000, "nothing", description="optimiser steps of the whole run")
     batch_size: PositiveInt = Field(4, description="objects per device and forward pass")
+    views_per_step: int | None = Field(None, ge=2, description="most views of an object in one pass; default: all it has")
     gradient_accumulation: PositiveInt = Field(4, description="forward passes per optimiser step")
     learning_rate: PositiveFloat = 5e-5
     warmup_steps: int = Field(0, ge=0, description="linear warm-up, then constant")

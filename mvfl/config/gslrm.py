@@ -45,7 +45,7 @@ class GslrmFinetuning(Strict):
     inputs: Literal["synthetic", "real"] = Field(
         "synthetic", description="what the network sees: generated views, or the recorded ones (then nothing is generated)"
     )
-    input_views: PositiveInt = Field(6, description="views the network sees")
+    input_views: PositiveInt | None = Field(None, description="views the network sees; default: all of the rig")
     view_choice: Literal["first", "overlap", "any"] = Field(
         "first", description="inputs are the first views; or drawn per step as published, with overlapping targets or any"
     )

@@ -68,16 +68,17 @@ class WorkflowConfig(Strict):
     def _faults(self, experiment: Experiment) -> Iterator[str]:
         dataset, base = self.datasets[experiment.dataset], self.bases[experiment.base]
         rig = _rig_of(dataset)
-        views = dataset.cameras if isinstance(dataset, MarkerlessDataset) else len(rig.cameras) if rig else 0
+        views = len(dataset.camera_names()) if isinstance(dataset, MarkerlessDataset) else len(rig.cameras) if rig else 0
         size = image_size_of(base)
         if size is not None and size != dataset.image_size:
             yield (
                 f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} samples {size} px; "
                 f"set datasets.{experiment.dataset}.image_size to {size} or use another base."
             )
-        yield from view_faults(experiment, experiment.dataset, views, rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
-        yield from gslrm_faults(experiment.gslrm, experiment.dataset, views)
+        if views:  # videos that do not exist yet say nothing; the stage asks again
+            yield from view_faults(experiment, experiment.dataset, views, rig is not None and rig.is_symmetric)
+            yield from gslrm_faults(experiment.gslrm, experiment.dataset, views)
 
 
 def _rig_of(dataset: Dataset) -> Rig | None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mvfl.config.datasets import FolderDataset
-from mvfl.data.pictures import MASK_THRESHOLD, read_rgba, rgba_tensor
-from mvfl.data.silhouettes import HULL_SIDE, silhouette_overlap, touches_border, triangulated_centre
+from mvfl.config.patterns import natural
+from mvfl.data.evidence import Moment, judge_late_views, judge_order, odd_moments, twins
+from mvfl.data.locating import ANIMAL
+from mvfl.data.pictures import MASK_THRESHOLD, read_rgba
+from mvfl.data.silhouettes import Silhouette, triangulated_centre
 from mvfl.geometry.cameras import ORBIT_DISTANCE
+from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.rig import Rig, load_rig
 from mvfl.records.manifest import Manifest
 from mvfl.records.samples import CAMERAS, Sample
@@ -37,11 +43,32 @@ def block_split(names: list[str], val_fraction: float, gap: int) -> tuple[list[s
 
 # How far a sample's lenses may be from the rig's, its mean distance (an animal walks), and the rig's from the models' own.
 FOCAL, CENTRE, DISTANCE, UNITS = 0.05, 0.05, 0.25, 0.1
-SAMPLED = 16  # samples whose silhouettes are compared
+LEAST_SIDE = 64  # pixels per side; silhouettes of smaller pictures cannot tell cameras apart
 
 
-def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
+@dataclass(frozen=True)
+class _Looked:
+    """What one sample's pictures say.
+
+    Attributes:
+        moment: its silhouettes and cameras.
+        error: reprojection error of the centre, in pixels of 512 of an animal of usual size.
+        clipped: pictures in which the animal touches the border.
+    """
+
+    moment: Moment
+    error: float
+    clipped: list[Path]
+
+
+def check_folder(name: str, settings: FolderDataset, out: Path, workers: int = 2) -> Manifest:
     """Read every camera and every picture once, so that no training meets a broken sample.
+
+    Args:
+        name: of the data set.
+        settings: where the samples are, and limits.
+        out: gets `manifest.json` and `provenance.json`.
+        workers: threads.
 
     Raises:
         InputError: a file is missing, truncated, has no foreground, the number of views is wrong, a sample's cameras
@@ -50,7 +77,7 @@ def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
     """
     if not settings.path.is_dir():
         raise InputError(f"Data folder {settings.path} does not exist; set datasets.{name}.path.")
-    names = sorted(p.name for p in settings.path.glob("sample_*") if p.is_dir())
+    names = sorted((p.name for p in settings.path.glob("sample_*") if p.is_dir()), key=natural)
     if not names:
         raise InputError(f"{settings.path} holds no sample_* folders; see docs/data.md for the layout.")
     rig = load_rig(settings.rig, settings.image_size)
@@ -60,24 +87,34 @@ def check_folder(name: str, settings: FolderDataset, out: Path) -> Manifest:
             f"{ORBIT_DISTANCE}. Multiply all translations, the rig's and the samples', by {ORBIT_DISTANCE / rig.mean_distance:.6g}."
         )
     manifest = Manifest(name, settings.path, rig, settings.image_size, [], [], "")
-    compared = set(names[:: -(-len(names) // SAMPLED)])
-    errors, overlaps, clipped = [], [], []
-    for sample_name in tracked(names, f"check {name}", len(names)):
-        sample = manifest.sample(sample_name)
-        _check_cameras(sample, rig, settings)
-        pictures = [read_rgba(file, settings.image_size) for file in sample.files]
-        masks = [p[..., 3] > MASK_THRESHOLD * 255 for p in pictures[: len(rig.cameras)]]
-        clipped += [f for f, mask in zip(sample.files, masks, strict=False) if touches_border(mask)]
-        if sample_name in compared:
-            cameras = [c.resized(settings.image_size, settings.image_size) for c in sample.cameras[: len(rig.cameras)]]
-            errors.append(float(triangulated_centre(masks, cameras)[1].mean()) * 512 / settings.image_size)
-            if settings.image_size >= HULL_SIDE:
-                alphas = rgba_tensor(pictures[: len(cameras)])[:, 3:]
-                overlaps.append(silhouette_overlap(alphas, cameras))
-    _check_pictures(settings, len(names) * len(rig.cameras), errors, overlaps, clipped)
+    with ThreadPoolExecutor(workers) as pool:
+        looked = list(tracked(pool.map(lambda n: _look(manifest.sample(n), rig, settings), names), f"check {name}", len(names)))
+    _judge(settings, looked)
     train, val = block_split(names, settings.val_fraction, settings.gap)
     write_provenance(out, "data", settings.model_dump(mode="json"), {"samples": settings.path}, rig.hash)
     return Manifest.write(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val)
+
+
+def _look(sample: Sample, rig: Rig, settings: FolderDataset) -> _Looked:
+    """One sample's cameras and pictures, held-out views like all others."""
+    _check_cameras(sample, rig, settings)
+    silhouettes = []
+    for file in sample.files:
+        mask = read_rgba(file, settings.image_size)[..., 3] > MASK_THRESHOLD * 255
+        if not mask.any():
+            raise InputError(f"{file} shows no animal: no pixel of its alpha channel is above one half. Mend its mask.")
+        silhouettes.append(Silhouette.of(mask))
+    if pair := twins(silhouettes):
+        a, b = (sample.files[v].name for v in pair)
+        raise InputError(
+            f"{sample.folder}: {a} and {b} show the same silhouette, which no two cameras do: one is a copy. Restore it."
+        )
+    size = settings.image_size
+    cameras = [LensCamera(f"view {v}", c.resized(size, size)) for v, c in enumerate(sample.cameras)]
+    errors = triangulated_centre(silhouettes, cameras)[1]
+    error = float(np.mean([e * ANIMAL * 512 / np.sqrt(s.area) for e, s in zip(errors, silhouettes, strict=True)]))
+    clipped = [f for f, s in zip(sample.files[: len(rig.cameras)], silhouettes, strict=False) if s.touches_border()]
+    return _Looked(Moment(sample.name, silhouettes, cameras), error, clipped)
 
 
 def _check_cameras(sample: Sample, rig: Rig, settings: FolderDataset) -> None:
@@ -102,16 +139,24 @@ def _check_cameras(sample: Sample, rig: Rig, settings: FolderDataset) -> None:
         )
 
 
-def _check_pictures(
-    settings: FolderDataset, pictures: int, errors: list[float], overlaps: list[float], clipped: list[Path]
-) -> None:
-    """Refuse a folder whose silhouettes contradict its cameras; medians, since a single poor mask is no reason."""
+def _judge(settings: FolderDataset, looked: list[_Looked]) -> None:
+    """Refuse a folder whose silhouettes contradict its cameras, and name what does."""
+    views = len(looked[0].moment.cameras) - settings.extra_views
+    pictures, clipped = views * len(looked), [file for found in looked for file in found.clipped]
     if len(clipped) > settings.max_clipped * pictures:
         raise InputError(
             f"In {len(clipped)} of {pictures} pictures the animal touches the border (allowed {settings.max_clipped:.0%}), first "
             f"{clipped[0]}: it is cut off, or the picture has no alpha channel. Frame the pictures anew, or set max_clipped."
         )
-    error, overlap = float(np.median(errors)), float(np.median(overlaps)) if overlaps else None
+    moments, error = [found.moment for found in looked], float(np.median([found.error for found in looked]))
+    if settings.image_size < LEAST_SIDE:
+        overlaps = []
+        say(f"Pictures of {settings.image_size} px are too small for silhouettes to tell whether cameras are mixed up.")
+    else:
+        judge_order(moments, str(settings.path))
+        judge_late_views(moments, str(settings.path))
+        overlaps = [m.overlap() for m in tracked(moments, "silhouettes", len(moments))]
+    overlap = float(np.median(overlaps)) if overlaps else None
     if error > settings.max_reprojection_px or (overlap is not None and overlap < settings.min_silhouette_overlap):
         shared = (
             ""
@@ -120,8 +165,10 @@ def _check_pictures(
         )
         raise InputError(
             f"The pictures in {settings.path} do not belong to their cameras: the masks' centres are reprojected with "
-            f"{error:.1f} px of 512 (allowed {settings.max_reprojection_px}){shared}, median of {len(errors)} samples. Are views "
+            f"{error:.1f} px of 512 (allowed {settings.max_reprojection_px}){shared}, median of {len(looked)} samples. Are views "
             "mixed up, pictures cropped or scaled without their intrinsics, or cameras of another recording?"
         )
+    if odd := odd_moments(moments, overlaps):
+        raise InputError(f"{settings.path}: {odd} Mend or remove what is named.")
     fit = "" if overlap is None else f", silhouettes fit one body by {overlap:.2f}"
     say(f"Pictures fit their cameras: centre reprojected within {error:.1f} px of 512{fit}; {len(clipped)} of {pictures} cut off.")

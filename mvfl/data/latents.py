@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, require_file
 
-TYPES = {"moments": np.float16, "embeds": np.float32, "places": np.float64}
+TYPES = {"moments": np.float16, "embeds": np.float32, "cameras": np.float64}
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class LatentCache:
     Attributes:
         moments: mean and log-variance of the VAE posterior, unscaled [sample, variant, view, 2 channel, h, w].
         embeds: CLIP image embeddings before noising [sample, variant, view, width].
-        places: of each picture's own camera: azimuth and elevation in degrees, distance [sample, view, 3].
+        cameras: each picture's own, rows of `camera_rows` [sample, view, 16].
     """
 
     moments: np.ndarray
     embeds: np.ndarray
-    places: np.ndarray
+    cameras: np.ndarray
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -50,19 +50,19 @@ class LatentCache:
         """
         remedy = "run the cache_latents rule again"
         arrays = []
-        for key, dimensions in (("moments", 6), ("embeds", 4), ("places", 3)):
+        for key, dimensions in (("moments", 6), ("embeds", 4), ("cameras", 3)):
             path = require_file(folder / f"{split}_{key}.npy", remedy)
             with named_errors(path, "cached latents", remedy):
                 array = np.load(path, mmap_mode="r")
                 if array.ndim != dimensions or array.dtype != TYPES[key]:
                     raise ValueError(f"{array.ndim} dimensions of {array.dtype}")
             arrays.append(array)
-        moments, embeds, places = arrays
+        moments, embeds, cameras = arrays
         samples, _, views = moments.shape[:3]
-        if moments.shape[:3] != embeds.shape[:3] or places.shape != (samples, views, 3) or not moments.size:
+        if moments.shape[:3] != embeds.shape[:3] or cameras.shape != (samples, views, 16) or not moments.size:
             raise InputError(f"{folder}: moments, embeddings and cameras of '{split}' are of other samples, or of none; {remedy}.")
-        if not (np.isfinite(places).all() and (places[..., 2] > 0).all()):
-            raise InputError(f"{folder / split}_places.npy holds cameras that are nowhere; {remedy}.")
+        if not (np.isfinite(cameras).all() and (cameras[..., 12:14] > 0).all()):
+            raise InputError(f"{folder / split}_cameras.npy holds cameras that are nowhere; {remedy}.")
         return LatentCache(*arrays)
 
 

@@ -1,52 +1,108 @@
 """Data of kind `markerless`: synchronised videos of calibrated cameras -> sample folders.
 
-Two passes. The first reads the masks only: where is the animal in each frame, which frames are fit to use, and which one
-factor brings the cameras to the models' mean distance. The second resamples every picture through the virtual cameras.
-A frame that is not fit is left out as a whole and listed with its reason; nothing is put in its place.
+Two passes. The first (`locating`) reads the masks: where is the animal in each frame, and which frames are fit to use. Then all
+frames together are asked whether pictures and cameras belong together (`evidence`, `alignment`). The second (`resampling`) turns
+every picture through the virtual cameras. A frame that is not fit is left out as a whole and listed with its reason; nothing is
+put in its place. Both passes go on where an earlier run was stopped.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
 from mvfl.config.datasets import MarkerlessDataset
-from mvfl.data.calibration import read_calibration
+from mvfl.data.alignment import Misfit, camera_misfits
+from mvfl.data.calibration import level_direction, read_calibration, upright
+from mvfl.data.evidence import LEAST_AREA, OrderFinding, culprit, judge_order
 from mvfl.data.folder import block_split
-from mvfl.data.silhouettes import silhouette_overlap, touches_border, triangulated_centre
-from mvfl.data.videos import common_size, frame_count, read_frames
-from mvfl.geometry.cameras import ORBIT_DISTANCE, Camera, orbit_camera
+from mvfl.data.locating import Located, locate, moment
+from mvfl.data.mask_recording import make_masks
+from mvfl.data.masks import MaskSource
+from mvfl.data.resampling import Framing, choose_framing, sample_name, turn_samples
+from mvfl.data.videos import common_count, video_size
+from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.rig import Rig
-from mvfl.geometry.virtual import looking_at_origin, moved, turned_picture
-from mvfl.records.manifest import Manifest
-from mvfl.records.samples import write_sample
-from mvfl.runtime.files import InputError, write_json, written_aside
-from mvfl.runtime.progress import Bar, say
+from mvfl.records.manifest import Manifest, evenly
+from mvfl.records.recording import CameraNote, FrameNote, RecordingReport
+from mvfl.runtime.files import InputError, digest
+from mvfl.runtime.fingerprint import code_digest
+from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 
-MASK_LEVEL = 127  # of 255
 LEAST_UP = 0.3
+TILTED = 5.0  # degrees between the world's up and what cameras without roll agree on
+WITHOUT_ROLL = 3.0  # degrees; cameras that were mounted so tell where up is
+SMALL_ANIMAL = 1000  # recorded pixels; fewer are drawn larger than they were recorded
+LOOKED_AT = 2000  # frames from which cameras' errors are fitted
 
 
 @dataclass(frozen=True)
-class Located:
-    """One usable frame.
+class Recording:
+    """Files of a recording, opened and compared.
 
     Attributes:
-        frame: number in the videos.
-        centre: the animal's centre in the calibration's units [3].
-        error: mean reprojection error of the centre, in pixels of the virtual picture.
+        cameras: Z up, in the calibration's units.
+        videos: one per camera.
+        masks: one per camera.
     """
 
-    frame: int
-    centre: np.ndarray
-    error: float
+    cameras: list[LensCamera]
+    videos: list[Path]
+    masks: list[MaskSource]
+
+    @staticmethod
+    def open(name: str, settings: MarkerlessDataset, made: Path, workers: int = 2) -> Recording:
+        """Find and read what the settings name.
+
+        Args:
+            name: of the data set.
+            settings: files and frames.
+            made: folder of masks that are made, where none are named.
+            workers: threads that make them.
+
+        Raises:
+            InputError: a file is missing, no frame is selected, or files differ in length or size.
+            CameraError: an impossible calibration.
+        """
+        names = settings.camera_names()
+        if len(names) < 2:
+            raise InputError(
+                f"{len(names)} videos fit {settings.videos}; at least two cameras are needed. Set datasets.{name}.videos, with "
+                "{camera} in place of the cameras' names."
+            )
+        videos = settings.files_of("videos")
+        sizes = [video_size(video) for video in videos]
+        cameras = read_calibration(
+            settings.folder / settings.calibration, names, sizes, every_camera=not isinstance(settings.cameras, list)
+        )
+        count = common_count(videos)
+        if not settings.frames(count):
+            raise InputError(
+                f"{settings.videos} has {count} frames; first_frame {settings.first_frame} and every {settings.every} leave none."
+            )
+        masks = settings.files_of("masks")
+        if not masks:
+            masks = make_masks(cameras, videos, settings.frames(count), made, settings.sam2, workers)
+        sources = [MaskSource(path, count) for path in masks]
+        for source, video, size in zip(sources, videos, sizes, strict=True):
+            if source.size != size:
+                raise InputError(
+                    f"{source.path} is {source.size[0]} x {source.size[1]} pixels, {video} {size[0]} x {size[1]}; they must agree."
+                )
+        return Recording(upright(cameras, settings.up), videos, sources)
+
+    def files(self, settings: MarkerlessDataset) -> dict[str, Path]:
+        """All files by their part."""
+        out = {f"calibration_{i}" if i else "calibration": file for i, file in enumerate(settings.calibrations())}
+        out |= {f"video_{c.name}": v for c, v in zip(self.cameras, self.videos, strict=True)}
+        return out | {f"mask_{c.name}": m.path for c, m in zip(self.cameras, self.masks, strict=True)}
 
 
 def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers: int) -> Manifest:
@@ -55,170 +111,201 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     Args:
         name: of the data set.
         settings: files and limits.
-        out: gets `samples/`, `manifest.json`, `recording.json` (what was left out, and why) and `provenance.json`.
+        out: gets `samples/`, `manifest.json`, `recording.json` (cameras, frames, what was left out and why) and `provenance.json`.
         workers: threads.
 
     Raises:
-        InputError: a file is missing, videos differ in size or length, or too many frames are unfit.
+        InputError: a file is missing, files differ in length or size, pictures and cameras do not belong together, or too many
+            frames are unfit.
         CameraError: an impossible calibration.
     """
-    views = settings.cameras
-    masks, videos = settings.masks_and_videos()
-    width, height = common_size([*videos, *masks])
-    cameras = read_calibration(settings.calibration, width, height)
-    if len(cameras) != views:
-        raise InputError(f"{settings.calibration} holds {len(cameras)} cameras, datasets.{name}.cameras says {views}.")
-    located, dropped = locate(settings, masks, cameras, frame_count([*masks, *videos]))
-    _refuse_if_too_many(settings, dropped, len(located))
-    _refuse_a_world_that_is_not_z_up(settings, cameras, located)
+    recording = Recording.open(name, settings, out / "masks" / _masks_mark(settings), workers)
+    state = out / "state" / _mark(settings, recording)
+    for older in (out / "state").glob("*"):
+        if older != state:
+            shutil.rmtree(older, ignore_errors=True)  # of other settings or files
+    located, dropped = locate(settings, recording.masks, recording.cameras, state / "frames.jsonl")
+    _refuse_if_too_many(settings, recording.cameras, dropped, located)
+    _judge_up(settings, recording.cameras, located)
     block_split([str(f.frame) for f in located], settings.val_fraction, settings.gap)  # too few are found before the long pass
-    distances = [np.linalg.norm(c.position - f.centre) for f in located for c in cameras]
-    scale = ORBIT_DISTANCE / float(np.mean(distances))
-    kept, placed = _turn_samples(name, settings, cameras, located, dropped, scale, out, workers)
-    rig = mean_rig(name, placed, settings.image_size)
-    spread = max(rig.disagreement(frame).angle for frame in placed)
-    report = {
-        "scale": scale, "frames": len(kept), "dropped": {str(k): v for k, v in sorted(dropped.items())},
-        "mean_reprojection_px": float(np.mean([f.error for f in located])), "largest_angle_to_rig_deg": spread,
-    }  # fmt: skip
-    write_json(out / "recording.json", report)
-    say(
-        f"{len(kept)} samples, {len(dropped)} frames left out; centre reprojected within "
-        f"{report['mean_reprojection_px']:.2f} px; the animal's way through the arena turns cameras by up to {spread:.1f} degrees."
-    )
-    train, val = block_split(kept, settings.val_fraction, settings.gap)
-    inputs: dict[str, Path | str] = {"calibration": settings.calibration}
-    inputs |= {f"video_{c}": v for c, v in enumerate(videos)} | {f"mask_{c}": m for c, m in enumerate(masks)}
+    order, misfits = judge(settings, recording.cameras, located)
+    framing = choose_framing(settings, recording.cameras, located)
+    turn_samples(settings, recording.cameras, recording.videos, located, framing, state / "samples", workers)
+    _put_in_place(state / "samples", out / "samples", located)
+    rig = mean_rig(name, recording.cameras, located, framing)
+    report = _report(name, settings, recording.cameras, located, dropped, framing, rig, order, misfits)
+    report.write(out / "recording.json")
+    for line in report.lines():
+        say(line)
+    train, val = block_split([sample_name(f.frame) for f in located], settings.val_fraction, settings.gap)
+    inputs: dict[str, Path | str] = {**recording.files(settings)}
     write_provenance(out, "data", settings.model_dump(mode="json"), inputs, rig.hash)
-    return Manifest.write(out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val)
+    return Manifest.write(
+        out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val, settings.unit_mm / framing.scale
+    )
 
 
-def _turn_samples(
-    name: str, settings: MarkerlessDataset, cameras: list[Camera], located: list[Located], dropped: dict[int, str], scale: float,
-    out: Path, workers: int,
-) -> tuple[list[str], list[list[Camera]]]:  # fmt: skip
-    """Second pass: each picture through its virtual camera; names and cameras of the samples. Adds to `dropped`."""
-    masks, videos = settings.masks_and_videos()
-    kept: list[str] = []
-    placed: list[list[Camera]] = []
-    with written_aside(out / "samples") as folder, ThreadPoolExecutor(workers) as pool:
-        folder.mkdir()
-        wanted = {f.frame: f for f in located}
-        with Bar(f"samples of {name}", len(wanted)) as bar:
-            pairs = zip(read_frames(videos, set(wanted)), read_frames(masks, set(wanted)), strict=True)
-            for done, ((number, pictures), (_, silhouettes)) in enumerate(pairs, 1):
-                found = wanted[number]
-                real = [moved(c, found.centre, scale) for c in cameras]
-                virtual = [looking_at_origin(c, settings.image_size) for c in real]
-                turned = list(pool.map(_turned, pictures, silhouettes, real, virtual))
-                if reason := _unfit_when_turned(turned, virtual, settings.min_silhouette_overlap):
-                    dropped[number] = reason
-                else:
-                    kept.append(_write_sample(folder, found, turned, virtual))
-                    placed.append(virtual)
-                bar.update(done)
-        _refuse_if_too_many(settings, dropped, len(kept))  # before the folder gets its name
-    return kept, placed
+def _masks_mark(settings: MarkerlessDataset) -> str:
+    """Of all that decides masks that are made."""
+    files = [*settings.calibrations(), *settings.files_of("videos"), *([settings.sam2] if settings.sam2 else [])]
+    known = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
+    return digest([known, code_digest("mvfl.data.mask_recording")])
 
 
-def locate(
-    settings: MarkerlessDataset, masks: list[Path], cameras: list[Camera], count: int
-) -> tuple[list[Located], dict[int, str]]:
-    """First pass over `count` frames: the animal's centre in every selected one, and those left out with their reasons."""
-    found: list[Located] = []
-    dropped: dict[int, str] = {}
-    selected = [n for n in range(settings.first_frame, count, settings.every) if n not in set(settings.exclude)]
-    if not selected:
-        raise InputError(
-            f"{masks[0]} has {count} frames; first_frame {settings.first_frame} and every {settings.every} leave none."
-        )
-    # Errors are compared in pixels of the virtual picture, whatever the recording's resolution.
-    to_virtual = [orbit_camera(0, 0, size=settings.image_size).fx / c.fx for c in cameras]
-    with Bar("locate the animal", len(selected)) as bar:
-        for done, (number, pictures) in enumerate(read_frames(masks, set(selected)), 1):
-            silhouettes = [p.mean(-1) > MASK_LEVEL for p in pictures]
-            bar.update(done)
-            if reason := _unfit(silhouettes):
-                dropped[number] = reason
-                continue
-            centre, errors = triangulated_centre(silhouettes, cameras)
-            error = float(np.mean(errors * to_virtual))
-            if any(c.project(centre[None])[0, 2] <= 0 for c in cameras):
-                dropped[number] = "the animal would lie behind a camera"
-            elif error > settings.max_reprojection_px:
-                dropped[number] = f"the centre is reprojected with {error:.1f} px (allowed {settings.max_reprojection_px})"
-            else:
-                found.append(Located(number, centre, error))
-    return found, dropped
+def _mark(settings: MarkerlessDataset, recording: Recording) -> str:
+    """Of all that decides the samples; half-done work of anything else is of no use."""
+    chosen = {k: v for k, v in settings.decisive().items() if k not in ("val_fraction", "gap", "max_dropped")}
+    files: list[list[str | int]] = []
+    for path in recording.files(settings).values():
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.exists():
+                files.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
+    return digest([chosen, files, code_digest("mvfl.data.recording")])
 
 
-def _refuse_a_world_that_is_not_z_up(settings: MarkerlessDataset, cameras: list[Camera], located: list[Located]) -> None:
+def _put_in_place(made: Path, samples: Path, located: Sequence[Located]) -> None:
+    """The finished folder gets its name; samples of frames that other limits left out go."""
+    wanted = {sample_name(f.frame) for f in located}
+    for folder in made.iterdir():
+        if folder.name not in wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+    old = samples.with_name(".samples.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if samples.exists():
+        os.replace(samples, old)
+    shutil.copytree(made, samples, copy_function=os.link)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def judge(
+    settings: MarkerlessDataset, cameras: Sequence[LensCamera], located: Sequence[Located]
+) -> tuple[OrderFinding | None, list[Misfit]]:
+    """What all frames say together about order and errors of the cameras.
+
+    Returns:
+        The finding about the order, None where the animal is too small to tell; and each camera's misfit.
+
+    Raises:
+        InputError: another order fits clearly better.
+    """
+    areas = np.array([[s.area for s in f.silhouettes] for f in evenly(list(located), 50)])
+    order = None
+    if areas.min(1).mean() >= LEAST_AREA:
+        order = judge_order([moment(f, cameras) for f in evenly(list(located), 50)], settings.videos)
+    frames = evenly(list(located), LOOKED_AT)
+    pixels = np.array(
+        [
+            [c.undistorted((s.centroid - lean)[None])[0] for s, c, lean in zip(f.silhouettes, cameras, f.leans, strict=True)]
+            for f in frames
+        ]
+    )
+    sizes = np.median(np.sqrt(areas), axis=0)
+    return order, camera_misfits(pixels, [c.camera for c in cameras], [f.frame for f in frames], sizes)
+
+
+def _judge_up(settings: MarkerlessDataset, cameras: Sequence[LensCamera], located: Sequence[Located]) -> None:
     """Every later check would pass, since all would be turned alike: animals on their backs, or lying on their sides."""
-    up = float(np.mean([-c.w2c[1, 2] for c in cameras]))  # how far "up" in the pictures is +Z in the world
-    height = np.mean([c.position[2] for c in cameras]) - np.mean([f.centre[2] for f in located])
-    hanging = up < -LEAST_UP and height > 0  # cameras mounted upside down look down on the animal all the same
-    if up < LEAST_UP and not hanging:
+    up = float(np.mean([-c.camera.w2c[1, 2] for c in cameras]))  # how far "up" in the pictures is +Z in the world
+    height = np.mean([c.camera.position[2] for c in cameras]) - np.mean([f.centre[2] for f in located])
+    # Cameras mounted upside down look down on the animal all the same; from above, "up" in the picture says nothing.
+    looking_down = height > 0.5 * np.mean([np.linalg.norm(c.camera.position - located[0].centre) for c in cameras])
+    if up < LEAST_UP and not (up < -LEAST_UP and height > 0) and not looking_down:
         raise InputError(
             f"In {settings.calibration} the world's Z axis does not point up: in the pictures, up is {up:+.2f} of it (about +0.9 "
-            "is usual). A chessboard on the floor gives Z down, other programs use Y up. Turn the world: multiply R of every "
-            "camera from the right by the transposed rotation, for Z down diag(1, -1, -1)."
+            "is usual). Say where up is in datasets.<name>.up: '-z' (a chessboard on the floor), '-y' or 'y', a vector, "
+            "{level_camera: NAME}, or {floor: [three points]}."
+        )
+    level = level_direction(cameras)
+    rolls = [abs(np.degrees(np.arcsin(np.clip(c.camera.w2c[0, :3] @ level, -1, 1)))) for c in cameras]
+    tilt = float(np.degrees(np.arccos(np.clip(level[2], -1, 1))))
+    if len(cameras) > 2 and max(rolls) < WITHOUT_ROLL and tilt > TILTED:
+        say(
+            f"Warning: all cameras agree on an up that is {tilt:.1f} degrees away from datasets.<name>.up. Is the world tilted? In "
+            f"the calibration's world turned so far, up would be {np.round(level, 3).tolist()}."
         )
 
 
-def mean_rig(name: str, placed: list[list[Camera]], size: int) -> Rig:
-    """What the slots mean: each camera at its mean place about the animal, looking at it."""
-    cameras = []
-    for view in zip(*placed, strict=True):
-        positions = np.array([c.position for c in view])
-        direction = positions.mean(0) / np.linalg.norm(positions.mean(0))
-        distance = float(np.linalg.norm(positions, axis=1).mean())
+def mean_rig(name: str, cameras: Sequence[LensCamera], located: Sequence[Located], framing: Framing) -> Rig:
+    """What the slots are called by: each camera at its mean place about the animal, looking at it."""
+    out: list[Camera] = []
+    for view, camera in enumerate(cameras):
+        places = np.array([framing.scale * (camera.camera.position - f.centre) for f in located])
+        direction = places.mean(0) / np.linalg.norm(places.mean(0))
+        distance = float(np.linalg.norm(places, axis=1).mean())
         azimuth, elevation = np.degrees(np.arctan2(direction[1], direction[0])), np.degrees(np.arcsin(direction[2]))
-        cameras.append(orbit_camera(float(azimuth), float(elevation), distance, size))
-    return Rig(name, cameras)
+        out.append(orbit_camera(float(azimuth), float(elevation), distance, framing.size, framing.focals[view]))
+    return Rig(name, out)
 
 
-def _write_sample(folder: Path, found: Located, pictures: list[np.ndarray], cameras: list[Camera]) -> str:
-    name = f"sample_{found.frame:06d}"
-    info = {"frame": found.frame, "centre": found.centre.tolist(), "reprojection_px": found.error}
-    write_sample(folder / name, cameras, [Image.fromarray(p) for p in pictures], **info)
-    return name
+def _report(
+    name: str, settings: MarkerlessDataset, cameras: Sequence[LensCamera], located: Sequence[Located], dropped: dict[int, str],
+    framing: Framing, rig: Rig, order: OrderFinding | None, misfits: Sequence[Misfit],
+) -> RecordingReport:  # fmt: skip
+    """All that a person should know of the recording."""
+    notes = []
+    suspects = sum(m.kind is not None for m in misfits)
+    for view, (camera, mean) in enumerate(zip(cameras, rig.cameras, strict=True)):
+        azimuth, elevation, distance = mean.spherical
+        fit = misfits[view] if misfits else None
+        areas = np.array([f.silhouettes[view].area for f in evenly(list(located), 200)])
+        zoom = mean.fx / camera.camera.fx
+        notes.append(
+            CameraNote(
+                name=camera.name, azimuth=azimuth, elevation=elevation, distance=distance / framing.scale,
+                lens=list(camera.distortion),
+                focal_512=framing.focals[view], zoom=zoom, recorded_pixels=float(np.median(areas)),
+                share=float(np.median(areas) * zoom**2 / framing.size**2),
+                overlap=float(np.mean([f.overlaps[view] for f in located])),
+                residual_px=fit.residual if fit else None, misfit=fit.to_json() if fit else None,
+                warning=_warning(camera.name, fit, suspects, float(np.median(areas)), zoom),
+            )
+        )  # fmt: skip
+    frames = [FrameNote(frame=f.frame, centre=f.centre.tolist(), error=f.error, overlaps=f.overlaps) for f in located]
+    spread = max(
+        rig.disagreement([framing.virtual(c, v, f.centre)[1] for v, c in enumerate(cameras)]).angle
+        for f in evenly(list(located), 500)
+    )
+    return RecordingReport(
+        name=name, scale=framing.scale, millimetres=settings.unit_mm / framing.scale, cameras=notes, frames=frames,
+        dropped={str(k): v for k, v in sorted(dropped.items())}, mean_reprojection_px=float(np.mean([f.error for f in located])),
+        largest_angle_to_rig_deg=spread, overlap=float(np.mean([np.mean(f.overlaps) for f in located])),
+        undecided=_undecided(order, misfits),
+        may_leave=settings.may_leave,
+    )  # fmt: skip
 
 
-def _turned(picture: np.ndarray, silhouette: np.ndarray, real: Camera, virtual: Camera) -> np.ndarray:
-    alpha = (silhouette.mean(-1, keepdims=True) > MASK_LEVEL) * 255.0
-    rgba: Tensor = torch.from_numpy(np.concatenate([picture, alpha], -1)).permute(2, 0, 1).float() / 255
-    turned = turned_picture(rgba, real, virtual)
-    return (turned * 255).round().byte().permute(1, 2, 0).numpy()
+def _undecided(order: OrderFinding | None, misfits: Sequence[Misfit]) -> list[str]:
+    """What the recording cannot tell."""
+    out = order.undecided if order else ["the cameras are in the right order (the animal is too small)"]
+    if not misfits:
+        out = [*out, "single cameras are off by a degree, or late (too few frames, or the animal hardly moves)"]
+    return out
 
 
-def _unfit(silhouettes: list[np.ndarray]) -> str | None:
-    for view, mask in enumerate(silhouettes):
-        if not mask.any():
-            return f"the mask of camera {view} is empty"
-        if touches_border(mask):
-            return f"the mask of camera {view} touches the frame's border"
+def _warning(name: str, fit: Misfit | None, suspects: int, pixels: float, zoom: float) -> str | None:
+    """What a person should look at in a camera."""
+    if fit is not None and fit.kind is not None:
+        sure = "" if suspects == 1 else f"one of {suspects} cameras that explain about the same: "
+        return f"{sure}{fit.sentence(name)} (explains {fit.explained:.0%} of all misses); calibrate it again or synchronise it."
+    if pixels < SMALL_ANIMAL:
+        return f"the animal covers only {pixels:.0f} recorded pixels in camera {name}; its picture is enlarged {zoom:.1f} times."
     return None
 
 
-def _unfit_when_turned(pictures: list[np.ndarray], cameras: list[Camera], min_overlap: float) -> str | None:
-    for view, picture in enumerate(pictures):
-        mask = picture[..., 3] > MASK_LEVEL
-        if not mask.any() or touches_border(mask):
-            return f"the animal is cut off in the prepared picture of camera {view}"
-    alphas = torch.from_numpy(np.stack([p[..., 3] for p in pictures]))[:, None].float() / 255
-    overlap = silhouette_overlap(alphas, cameras)
-    if overlap < min_overlap:
-        return f"the silhouettes do not fit one body (overlap {overlap:.2f}, at least {min_overlap}): are cameras mixed up?"
-    return None
-
-
-def _refuse_if_too_many(settings: MarkerlessDataset, dropped: dict[int, str], kept: int) -> None:
-    if kept == 0 or len(dropped) > settings.max_dropped * (kept + len(dropped)):
-        raise InputError(
-            f"{len(dropped)} of {kept + len(dropped)} frames of {settings.videos} are unfit (allowed {settings.max_dropped:.0%}): "
-            f"{_reasons(dropped)}. When all frames fail alike, calibration and videos do not belong together; otherwise look at "
-            "the masks."
-        )
+def _refuse_if_too_many(
+    settings: MarkerlessDataset, cameras: Sequence[LensCamera], dropped: dict[int, str], located: Sequence[Located]
+) -> None:
+    kept = len(located)
+    if kept and len(dropped) <= settings.max_dropped * (kept + len(dropped)):
+        return
+    blame = ""
+    if kept and (found := culprit([moment(f, cameras) for f in located])) and found[1] > found[2] + 0.05:
+        blame = f" Without camera {found[0]} the others fit best ({found[1]:.2f}): look at it first."
+    raise InputError(
+        f"{len(dropped)} of {kept + len(dropped)} frames of {settings.videos} are unfit (allowed {settings.max_dropped:.0%}): "
+        f"{_reasons(dropped)}. When all frames fail alike, calibration and videos do not belong together; otherwise look at "
+        f"the masks.{blame}"
+    )
 
 
 def _reasons(dropped: dict[int, str]) -> str:

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, Literal, TypeVar
 
 import av
 import numpy as np
 
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, require_file
+
+Item = TypeVar("Item")
+DEPTH = 4  # frames that a thread may be ahead
+
+
+def ahead(items: Iterator[Item], depth: int = DEPTH) -> Iterator[Item]:
+    """The same items, made by a thread while earlier ones are worked on. What it raises is raised here."""
+    queue: Queue[tuple[str, Any]] = Queue(depth)
+    left = Event()
+
+    def put(entry: tuple[str, Any]) -> bool:
+        while not left.is_set():
+            with suppress(Full):
+                queue.put(entry, timeout=0.2)
+                return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(("item", item)):
+                    return
+            put(("end", None))
+        except BaseException as error:  # it belongs to whoever waits for the items
+            put(("error", error))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        left.set()
 
 
 def open_video(path: Path) -> av.container.InputContainer:
@@ -26,60 +67,56 @@ def open_video(path: Path) -> av.container.InputContainer:
     return container
 
 
-def common_size(paths: list[Path]) -> tuple[int, int]:
-    """Width and height in pixels of videos that must agree.
+def video_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels.
 
     Raises:
-        InputError: they do not.
+        InputError: missing, or no video.
     """
-    sizes = {}
-    for path in paths:
-        with open_video(path) as container:
-            stream = container.streams.video[0]
-            sizes[path] = (stream.width, stream.height)
-    for path, size in sizes.items():
-        if size != sizes[paths[0]]:
-            raise InputError(
-                f"{path} is {size[0]} x {size[1]} pixels, {paths[0]} {sizes[paths[0]][0]} x {sizes[paths[0]][1]}; they must agree."
-            )
-    return sizes[paths[0]]
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height
 
 
-def frame_count(paths: list[Path]) -> int:
-    """Frames of synchronised videos, counted by their packets; all must have the same number.
+def frame_count(path: Path) -> int:
+    """Frames of a video, counted by its packets.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    with open_video(path) as container, named_errors(path, "a video", "it is damaged: copy it again"):
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def common_count(paths: Sequence[Path]) -> int:
+    """Frames of synchronised videos; all must have the same number.
 
     Raises:
         InputError: they have not, or one of them is damaged.
     """
-
-    def count(path: Path) -> int:
-        with open_video(path) as container, named_errors(path, "a video", "it is damaged: copy it again"):
-            return sum(1 for packet in container.demux(video=0) if packet.size)
-
-    counts = {path: count(path) for path in paths}
-    for path, number in counts.items():
-        if number != counts[paths[0]]:
-            raise InputError(f"{path} has {number} frames, {paths[0]} has {counts[paths[0]]}: the videos are not synchronised.")
-    return counts[paths[0]]
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(frame_count, paths))
+    for path, number in zip(paths, counts, strict=True):
+        if number != counts[0]:
+            raise InputError(f"{path} has {number} frames, {paths[0]} has {counts[0]}: the videos are not synchronised.")
+    return counts[0]
 
 
-def read_frames(paths: list[Path], wanted: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Wanted frames of synchronised videos in order, RGB uint8 [height, width, 3] per video.
+def read_frames(path: Path, wanted: set[int], form: Literal["gray", "rgb24"] = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
+    """Wanted frames of a video in order, uint8 [height, width] or [height, width, 3].
 
     Raises:
-        InputError: a video ends early or is damaged.
+        InputError: the video ends early or is damaged.
     """
-    last = max(wanted)
-    with ExitStack() as stack:
-        streams = [stack.enter_context(open_video(p)).decode(video=0) for p in paths]
+    last = max(wanted, default=-1)
+    with open_video(path) as container:
+        stream = container.decode(video=0)
         for number in range(last + 1):
-            frames = []
-            for path, stream in zip(paths, streams, strict=True):
-                try:
-                    frames.append(next(stream))
-                    if frames[-1].is_corrupt:
-                        raise StopIteration
-                except (StopIteration, av.FFmpegError) as error:
-                    raise InputError(f"{path} ends or breaks at frame {number}, frame {last} is needed: copy it again.") from error
+            try:
+                frame = next(stream)
+                if frame.is_corrupt:
+                    raise StopIteration
+            except (StopIteration, av.FFmpegError) as error:
+                raise InputError(f"{path} ends or breaks at frame {number}, frame {last} is needed: copy it again.") from error
             if number in wanted:
-                yield number, [frame.to_ndarray(format="rgb24") for frame in frames]
+                yield number, frame.to_ndarray(format=form)

@@ -8,6 +8,7 @@ world-to-camera (w2c, column vectors), the world is Z-up, pixel (column i, row j
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +57,15 @@ class Camera:
         x, y, z = self.position
         distance = float(np.linalg.norm(self.position))
         return math.degrees(math.atan2(y, x)), math.degrees(math.asin(z / distance)), distance
+
+    @property
+    def heading(self) -> float:
+        """Azimuth in degrees as the picture has it: where a level camera with this horizontal axis would stand.
+
+        Equals the azimuth of a camera without roll that looks at the origin, and stays defined straight above it.
+        """
+        right = self.w2c[0, :3]
+        return math.degrees(math.atan2(-right[0], right[1]))
 
     def resized(self, width: int, height: int) -> Camera:
         """The same camera for an image resampled to another size (intrinsics follow the pixels)."""
@@ -143,7 +153,7 @@ def orbit_camera(
     down = forward x right.
 
     Args:
-        azimuth, elevation: degrees. Elevation must stay clear of +-90, where "up" is undefined.
+        azimuth, elevation: degrees. At +-90 the azimuth says how the picture is turned.
         distance: world units.
         size: image side in pixels; the principal point is its middle.
         focal_512: focal length in pixels at 512 px, scaled with the size.
@@ -152,14 +162,25 @@ def orbit_camera(
     eye = distance * np.array([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)])
     forward = -eye / np.linalg.norm(eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])
-    if np.linalg.norm(right) < 1e-6:
-        raise CameraError("A camera straight above or below the origin has no defined up direction.")
+    if np.linalg.norm(right) < 1e-6:  # straight above or below: the azimuth says where up is in the picture
+        right = np.array([-math.sin(a), math.cos(a), 0.0])
     right /= np.linalg.norm(right)
     w2c = np.eye(4)
     w2c[:3, :3] = np.stack([right, np.cross(forward, right), forward])
     w2c[:3, 3] = -w2c[:3, :3] @ eye
     focal = focal_512 * size / 512
     return Camera(size, size, focal, focal, size / 2, size / 2, w2c)
+
+
+def camera_rows(cameras: Sequence[Camera]) -> np.ndarray:
+    """Cameras as numbers [view, 16]: the upper three rows of w2c, then fx, fy, cx, cy as shares of width and height."""
+    return np.array([[*c.w2c[:3].ravel(), c.fx / c.width, c.fy / c.height, c.cx / c.width, c.cy / c.height] for c in cameras])
+
+
+def camera_of_row(row: np.ndarray) -> Camera:
+    """The camera of a row of `camera_rows`, for a picture whose side is 1."""
+    fx, fy, cx, cy = (float(v) for v in row[12:])
+    return Camera(1, 1, fx, fy, cx, cy, np.concatenate([row[:12].reshape(3, 4), [[0.0, 0.0, 0.0, 1.0]]]))
 
 
 def turntable(views: int, elevation: float = 20.0, size: int = 512) -> list[Camera]:

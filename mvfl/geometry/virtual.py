@@ -11,15 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float, UInt8
 
-from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.geometry.cameras import FOCAL_512, Camera, orbit_camera
+from mvfl.geometry.lens import LensCamera
 
-LEAST_ALPHA = 0.5 / 255  # less is nothing in an 8-bit file
+LEAST_ALPHA = 0.5  # of 255; less is nothing in an 8-bit file
+NEAR_POLE = 89.9  # degrees of elevation; beyond, azimuth means nothing
 
 
 def triangulate(cameras: Sequence[Camera], pixels: Float[np.ndarray, "view 2"]) -> tuple[Float[np.ndarray, "3"], np.ndarray]:
@@ -53,45 +53,54 @@ def moved(camera: Camera, centre: Float[np.ndarray, "3"], scale: float) -> Camer
     return replace(camera, w2c=w2c)
 
 
-def looking_at_origin(camera: Camera, size: int) -> Camera:
-    """A camera at the same place with the models' intrinsics, turned to the origin, Z up."""
+def looking_at_origin(camera: Camera, size: int, focal_512: float = FOCAL_512) -> Camera:
+    """A camera at the same place, turned to the origin, Z up; from straight above, up is where the recorded picture has it.
+
+    Args:
+        camera: in a world whose origin is the animal.
+        size: pixels per side.
+        focal_512: focal length in pixels at 512 px: the zoom.
+    """
     azimuth, elevation, distance = camera.spherical
-    return orbit_camera(azimuth, elevation, distance, size)
+    if abs(elevation) > NEAR_POLE:
+        azimuth, elevation = camera.heading, math.copysign(min(abs(elevation), 90.0), elevation)
+    return orbit_camera(azimuth, elevation, distance, size, focal_512)
 
 
 def turned_picture(
-    rgba: Float[Tensor, "4 height width"], camera: Camera, virtual: Camera
-) -> Float[Tensor, "4 virtual_height virtual_width"]:
-    """The picture that `virtual` would have taken from the same optical centre.
+    rgb: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"], camera: LensCamera, virtual: Camera,
+    corner: tuple[int, int] = (0, 0),
+) -> UInt8[np.ndarray, "virtual_height virtual_width 4"]:  # fmt: skip
+    """The picture that `virtual` would have taken from the same optical centre: lens and turn undone in one interpolation.
 
-    Homography K R R_v^T K_v^-1 from virtual to recorded pixels. Each virtual pixel is the mean of a grid of sub-pixels about as
-    fine as the recorded ones, so nothing is aliased; colours are weighted by alpha, so no background bleeds into the outline.
+    Each virtual pixel is the mean of a grid of sub-pixels about as fine as the recorded ones, so nothing is aliased; colours are
+    weighted by the mask, so no background bleeds into the outline.
 
     Args:
-        rgba: straight alpha in 0..1.
+        rgb: the recorded picture, or the part of it that holds the animal.
+        mask: of the animal, in the same part.
         camera, virtual: equal optical centres.
+        corner: column and row of the part's first pixel in the recorded picture.
 
     Returns:
-        Straight alpha; transparent beyond the recorded frame, colour 0 where transparent.
+        RGBA, straight alpha; transparent where nothing was recorded, colour 0 where transparent.
 
     Raises:
         ValueError: the optical centres differ.
     """
-    if not np.allclose(camera.position, virtual.position, atol=1e-6 * np.linalg.norm(camera.position)):
+    place = camera.camera.position
+    if not np.allclose(place, virtual.position, atol=1e-6 * np.linalg.norm(place)):
         raise ValueError("A picture can be turned about its own optical centre only; the two cameras stand in different places.")
-    fine = max(1, math.ceil(camera.fx / virtual.fx))
-    unproject = np.array([[1 / virtual.fx, 0, -virtual.cx / virtual.fx], [0, 1 / virtual.fy, -virtual.cy / virtual.fy], [0, 0, 1]])
-    project = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
-    homography = torch.from_numpy(project @ camera.w2c[:3, :3] @ virtual.w2c[:3, :3].T @ unproject).float()
-    rows = (torch.arange(virtual.height * fine) + 0.5) / fine
-    columns = (torch.arange(virtual.width * fine) + 0.5) / fine
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    u, v, depth = torch.einsum("ij,jhw->ihw", homography, torch.stack([x, y, torch.ones_like(x)]))
-    depth = torch.where(depth > 1e-6, depth, torch.full_like(depth, 1e-9))  # behind the recorded camera: far outside
-    grid = torch.stack([2 * u / depth / camera.width - 1, 2 * v / depth / camera.height - 1], -1).clamp(-3, 3)
-    premultiplied = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
-    warped = F.grid_sample(premultiplied[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
-    warped = F.avg_pool2d(warped, fine)[0]
-    alpha = torch.where(warped[3:] < LEAST_ALPHA, torch.zeros_like(warped[3:]), warped[3:])
-    colour = torch.where(alpha > 0, warped[:3] / alpha.clamp(min=LEAST_ALPHA), torch.zeros_like(warped[:3]))
-    return torch.cat([colour, alpha]).clamp(0, 1)
+    fine = max(1, math.ceil(camera.camera.fx / virtual.fx))
+    columns, rows = camera.map_from(virtual, fine)
+    alpha = mask.astype(np.float32)
+    source = np.concatenate([rgb.astype(np.float32) * alpha[..., None], 255 * alpha[..., None]], -1)
+    columns, rows = columns - np.float32(corner[0]), rows - np.float32(corner[1])
+    warped = cv2.remap(source, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    if fine > 1:
+        warped = cv2.resize(warped, (virtual.width, virtual.height), interpolation=cv2.INTER_AREA)
+    out = np.zeros(warped.shape, np.uint8)
+    seen = warped[..., 3] >= LEAST_ALPHA
+    out[seen, :3] = np.rint(np.clip(255 * warped[seen, :3] / warped[seen, 3:], 0, 255))
+    out[seen, 3] = np.rint(warped[seen, 3])
+    return out

@@ -66,8 +66,8 @@ def load_views(manifest: Manifest, name: str, all_views: bool = True, eight_bit:
     if eight_bit:
         pasted = [paste_over(open_picture(f).convert("RGBA"), manifest.image_size, 255, False) for f in sample.files[:count]]
         images = torch.stack(pasted)
-    if bool((alphas == 1).all()):
-        alphas = predicted_mask(images).float()
+    opaque = (alphas == 1).flatten(1).all(1)  # each picture for itself: some of a sample may have an alpha channel
+    alphas = torch.where(opaque[:, None, None, None], predicted_mask(images).float(), alphas)
     cameras = [c.resized(manifest.image_size, manifest.image_size) for c in sample.cameras[:count]]
     c2w, intrinsics = camera_tensors(cameras)
     return Views(images, alphas, c2w, intrinsics)

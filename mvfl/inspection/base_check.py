@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig
 
 from mvfl.gslrm.checkpoint import METADATA_KEY, MODEL_PREFIX, config_from_state, read_state
 from mvfl.gslrm.model import Gslrm
-from mvfl.mvdiffusion.unet import WEIGHTS, attention_mode, read_architecture
+from mvfl.mvdiffusion.unet import WEIGHTS, attention_mode, channels_in, read_architecture
 from mvfl.records.base import PARTS, BaseRecord, gslrm_checkpoint, missing_parts
 from mvfl.runtime.files import InputError, sha256
 from mvfl.runtime.reading import named_errors, read_table, read_text
@@ -97,7 +97,11 @@ def _check_unet(folder: Path) -> Finding:
     if wrong:
         return Finding("unet weights", False, f"{len(wrong)} tensors do not fit, first: {wrong[0]}")
     channels = unet.config.in_channels
-    note = "" if channels == 2 * unet.config.out_channels else f", {channels} input channels: will be widened"
+    note = (
+        ""
+        if channels == channels_in(unet.config.view_conditioning, unet.config.out_channels)
+        else f", {channels} input channels: will be widened"
+    )
     total = sum(p.numel() for p in unet.parameters())
     return Finding(
         "unet weights", True,

@@ -130,12 +130,13 @@ def _hub_base(part: str, base: HubBase) -> Finding:
 def _dataset(name: str, dataset: Dataset) -> Iterator[Finding]:
     part = f"data {name}"
     if isinstance(dataset, MarkerlessDataset):
-        masks, videos = dataset.masks_and_videos()
-        patterns = [*videos, *masks]
-        absent = [str(p) for p in [dataset.calibration, *patterns] if not p.is_file()]
-        yield Finding(
-            part, not absent, f"missing: {', '.join(absent)}" if absent else f"{len(patterns)} videos and the calibration"
-        )
+        masks, videos = dataset.files_of("masks"), dataset.files_of("videos")
+        if len(videos) < 2:
+            yield Finding(part, False, f"{len(videos)} videos fit {dataset.videos}; set datasets.{name}.videos")
+            return
+        absent = [str(p) for p in [*dataset.calibrations(), *videos] if not p.is_file()] + [str(m) for m in masks if not m.exists()]
+        names = ", ".join(dataset.camera_names())
+        yield Finding(part, not absent, f"missing: {', '.join(absent)}" if absent else f"videos, masks and calibration of {names}")
         return
     try:
         rig = load_rig(dataset.rig, dataset.image_size)

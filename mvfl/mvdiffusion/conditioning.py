@@ -1,4 +1,4 @@
-"""What a slot is told: the reference picture's embedding and its camera relative to the reference."""
+"""What a model is told, as numbers: the reference picture's embedding, cameras relative to the reference's, rays."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mvfl.config.strict import ViewConditioning
-from mvfl.geometry.rig import Rig
+from mvfl.geometry.cameras import camera_of_row
 
 AZIMUTH_HARMONICS = 4
 POSE_FEATURES = 2 * AZIMUTH_HARMONICS + 3
+RAY_CHANNELS = 6
+TELLS_POSES: tuple[ViewConditioning, ...] = ("relative_pose", "rays")
 
 
 def image_class_labels(
@@ -44,44 +46,57 @@ def image_class_labels(
     return torch.cat([noised, sinusoid.to(noised.dtype)], dim=1)
 
 
-def pose_features(places: Sequence[Sequence[float]], order: Sequence[int]) -> Float[Tensor, "slot feature"]:
+def pose_features(cameras: Float[np.ndarray, "view 16"], order: Sequence[int]) -> Float[Tensor, "slot feature"]:
     """Camera of each slot relative to the input's.
 
-    Cosine and sine of 1..4 times the azimuth difference, the elevations of slot and input in radians, and the
-    logarithm of the distance ratio. Real animals walk, so a picture belongs to the camera that took it: places are those of the
-    sample, seen from the animal, never a rig's mean.
+    Cosine and sine of 1..4 times the azimuth difference, the elevations of slot and input in radians, and the logarithm of how
+    many times smaller the slot's camera shows the animal: ratio of distances over ratio of focal lengths. Real animals walk, so a
+    picture belongs to the camera that took it: cameras are those of the sample, seen from the animal, never a rig's mean.
 
     Args:
-        places: azimuth and elevation in degrees and distance of each view's camera (`Camera.spherical`).
+        cameras: rows of `camera_rows`, one per view.
         order: view index per slot, the input's first.
     """
-    return _pose_features(tuple(tuple(float(v) for v in p) for p in places), tuple(order)).clone()
+    return _pose_features(tuple(tuple(row) for row in np.asarray(cameras, np.float64).tolist()), tuple(order)).clone()
+
+
+def pluecker_rays(cameras: Float[np.ndarray, "view 16"], order: Sequence[int], side: int) -> Float[Tensor, "slot 6 side side"]:
+    """Moment o x d and direction d of the ray through the middle of each latent pixel, per slot.
+
+    In the animal's frame: Z up, turned so that the input's camera has azimuth 0. Azimuths are the pictures' own (`heading`), so
+    the frame stays defined for cameras straight above. Zoom, crop and distance are in the rays themselves.
+
+    Args:
+        cameras: rows of `camera_rows`, one per view.
+        order: view index per slot; the first one is the input's.
+        side: latent pixels per side.
+    """
+    chosen = [camera_of_row(cameras[view]) for view in order]
+    turn = math.radians(-chosen[0].heading)
+    spin = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+    middles = (np.arange(side) + 0.5) / side
+    out = []
+    for camera in chosen:
+        x, y = np.meshgrid((middles - camera.cx) / camera.fx, (middles - camera.cy) / camera.fy)
+        directions = np.stack([x, y, np.ones_like(x)], -1) @ (camera.w2c[:3, :3] @ spin.T)
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        moments = np.cross(spin @ camera.position, directions)
+        out.append(np.concatenate([moments, directions], -1).transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(out)).float()
 
 
 @functools.lru_cache(maxsize=65536)  # a ring that all samples share is computed once
-def _pose_features(places: tuple[tuple[float, ...], ...], order: tuple[int, ...]) -> Tensor:
-    azimuth0, elevation0, distance0 = places[order[0]]
+def _pose_features(cameras: tuple[tuple[float, ...], ...], order: tuple[int, ...]) -> Tensor:
+    chosen = [camera_of_row(np.array(cameras[view])) for view in order]
+    azimuth0, elevation0, distance0 = chosen[0].spherical
     rows = []
-    for view in order:
-        azimuth, elevation, distance = places[view]
+    for camera in chosen:
+        azimuth, elevation, distance = camera.spherical
+        smaller = (distance / distance0) * (chosen[0].fx / camera.fx)
         delta = math.radians(azimuth - azimuth0)
         waves = [f(k * delta) for k in range(1, AZIMUTH_HARMONICS + 1) for f in (math.cos, math.sin)]
-        rows.append([*waves, math.radians(elevation), math.radians(elevation0), math.log(distance / distance0)])
+        rows.append([*waves, math.radians(elevation), math.radians(elevation0), math.log(smaller)])
     return torch.tensor(rows)
-
-
-def slot_views(rig: Rig, reference: int, mode: ViewConditioning) -> list[int]:
-    """View index of each slot.
-
-    Relative modes and the published fixed reference put the reference into slot 0 and go round the rig;
-    `absolute_prompt` (the set-up that collapsed) keeps slot i on one camera whatever the reference.
-    """
-    return rig.slot_order(0 if mode == "absolute_prompt" else reference)
-
-
-def slot_orders(rig: Rig, mode: ViewConditioning) -> Int[np.ndarray, "reference slot"]:
-    """View index of each slot for every possible reference."""
-    return np.array([slot_views(rig, r, mode) for r in range(len(rig.cameras))])
 
 
 def drop_masks(uniforms: Float[Tensor, " object"], rate: float) -> tuple[Bool[Tensor, " object"], Bool[Tensor, " object"]]:

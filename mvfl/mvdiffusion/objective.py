@@ -40,15 +40,17 @@ class Batch(NamedTuple):
         target_moments: mean and log-variance of the VAE posterior per slot, unscaled [N, 2c, h, w].
         reference_latents: scaled latents of each object's reference [object, c, h, w].
         embeds: CLIP embedding of each object's reference [object, e].
-        prompts: text embedding per slot [view, token, width].
+        prompts: text embedding per object and slot [N, token, width], or per slot, shared by all objects [view, token, width].
         poses: relative poses [N, feature], or None.
+        rays: Pluecker rays [N, 6, h, w], or None.
     """
 
     target_moments: Float[Tensor, "n moment h w"]
     reference_latents: Float[Tensor, "object c h w"]
     embeds: Float[Tensor, "object e"]
-    prompts: Float[Tensor, "view token channel"]
+    prompts: Float[Tensor, "slot token channel"]
     poses: Float[Tensor, "n feature"] | None
+    rays: Float[Tensor, "n 6 h w"] | None = None
 
 
 class Loss(NamedTuple):
@@ -112,10 +114,10 @@ class Objective:
     def loss(self, unet: Callable[..., Any], batch: Batch, draws: Draws) -> Loss:
         """Mean over views of (mean squared error of v) x (SNR weight); the reference is one of its own targets.
 
-        Conditions are dropped per object by multiplication with 0: the whole class label (never the relative pose) and the
-        reference latents. The target follows the scheduler's prediction type.
+        Conditions are dropped per object by multiplication with 0: the whole class label (never the relative pose or the rays) and
+        the reference latents. The target follows the scheduler's prediction type.
         """
-        views = len(batch.prompts)
+        views = len(batch.target_moments) // len(batch.embeds)
         per_view = lambda t: t.repeat_interleave(views, 0)  # noqa: E731
         keep_labels, keep_latents = (m.to(batch.embeds.dtype) for m in drop_masks(draws.drop, self.drop_rate))
         labels = image_class_labels(per_view(batch.embeds), draws.label_noise, 0, self.normalizer, self.noising)
@@ -125,8 +127,9 @@ class Objective:
         references = per_view(batch.reference_latents * keep_latents[:, None, None, None])
         x0 = target_latents(batch.target_moments, draws.latent_noise, self.scaling_factor)
         timesteps = per_view(draws.timesteps)
-        x = torch.cat([self.scheduler.add_noise(x0, draws.diffusion_noise, timesteps), references], dim=1)
-        prompts = batch.prompts.repeat(len(draws.timesteps), 1, 1)
+        told = [references] if batch.rays is None else [references, batch.rays]
+        x = torch.cat([self.scheduler.add_noise(x0, draws.diffusion_noise, timesteps), *told], dim=1)
+        prompts = batch.prompts.repeat(len(x) // len(batch.prompts), 1, 1)
         prediction = unet(x, timesteps, encoder_hidden_states=prompts, class_labels=labels).sample
         weights = snr_weights(self.scheduler.alphas_cumprod, timesteps, self.weighting, self.gamma)
         error = (prediction.float() - self._target(x0, draws.diffusion_noise, timesteps)).square().mean((1, 2, 3))

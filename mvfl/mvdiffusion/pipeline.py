@@ -128,6 +128,7 @@ class MultiViewPipeline(DiffusionPipeline):
         image: Image.Image | Float[Tensor, "n 3 height width"],
         prompt_embeds: Float[Tensor, "slot token channel"],
         slot_poses: Float[Tensor, "n feature"] | None = None,
+        slot_rays: Float[Tensor, "n 6 h w"] | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 3.0,
         eta: float = 1.0,
@@ -137,12 +138,13 @@ class MultiViewPipeline(DiffusionPipeline):
         """Sample all views.
 
         The unconditional half of guidance has zero image labels and zero reference latents but the same prompts and
-        the same relative poses.
+        the same relative poses and rays.
 
         Args:
             image: one RGB picture, or a batch in 0..1 [objects x views, 3, H, W] with the reference repeated per view.
             prompt_embeds: one embedding per slot, shared by all objects, or one per object and slot.
-            slot_poses: relative poses per object and slot, for a UNet trained with `relative_pose`.
+            slot_poses: relative poses per object and slot, for a UNet trained with `relative_pose` or `rays`.
+            slot_rays: Pluecker rays per object and slot, for a UNet trained with `rays`.
             num_inference_steps: denoising steps.
             guidance_scale: guidance is active unless it is exactly 1.
             eta: noise of DDIM; ignored by schedulers that have none.
@@ -155,7 +157,7 @@ class MultiViewPipeline(DiffusionPipeline):
         per_view = (
             [g for g in generator for _ in range(views)] if isinstance(generator, list) else generator
         )  # one generator serves its object's views in turn
-        conditions = self._conditions(pictures, prompt_embeds, slot_poses, per_view, noise_level, guided)
+        conditions = self._conditions(pictures, prompt_embeds, slot_poses, slot_rays, per_view, noise_level, guided)
         return MultiViewOutput(
             images=self.decode_latents(self._denoise(conditions, len(pictures), num_inference_steps, guidance_scale, eta, per_view))
         )
@@ -173,8 +175,9 @@ class MultiViewPipeline(DiffusionPipeline):
         return image
 
     def _conditions(
-        self, image: Tensor, prompt_embeds: Tensor, slot_poses: Tensor | None, generators: Any, noise_level: int, guided: bool
-    ) -> _Conditions:
+        self, image: Tensor, prompt_embeds: Tensor, slot_poses: Tensor | None, slot_rays: Tensor | None, generators: Any,
+        noise_level: int, guided: bool,
+    ) -> _Conditions:  # fmt: skip
         """What the UNet is told; under guidance the unconditional half first."""
         views, device = self.unet.config.num_views, self.unet.device
         embeds = self.encode_image(image[::views]).repeat_interleave(views, 0).float()
@@ -192,6 +195,8 @@ class MultiViewPipeline(DiffusionPipeline):
             prompts = prompts.repeat(2, 1, 1)
         if slot_poses is not None:
             labels = torch.cat([labels, slot_poses.to(labels).repeat(2 if guided else 1, 1)], dim=1)
+        if slot_rays is not None:
+            references = torch.cat([references, slot_rays.to(references).repeat(2 if guided else 1, 1, 1, 1)], dim=1)
         return _Conditions(labels, references, prompts)
 
     def _denoise(
@@ -201,7 +206,7 @@ class MultiViewPipeline(DiffusionPipeline):
         device, dtype, guided = self.unet.device, self.unet.dtype, guidance != 1.0
         labels, references, prompts = conditions
         self.scheduler.set_timesteps(steps, device=device)
-        shape = (count, references.shape[1], *references.shape[2:])
+        shape = (count, self.vae.config.latent_channels, *references.shape[2:])
         latents = _draw(shape, generators, device) * self.scheduler.init_noise_sigma
         extra: dict[str, Any] = {}
         accepted = inspect.signature(self.scheduler.step).parameters

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mvfl.config.experiment import Sampling, ViewSampling
 from mvfl.config.strict import ViewConditioning
-from mvfl.geometry.cameras import Camera
+from mvfl.geometry.cameras import Camera, camera_rows
 from mvfl.geometry.rig import Rig
 from mvfl.layout import Checkpoint
-from mvfl.mvdiffusion.conditioning import pose_features, slot_views
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.unet import load_unet
+from mvfl.mvdiffusion.slots import WORDS, slot_views, tell
+from mvfl.mvdiffusion.unet import load_unet, with_views
 from mvfl.records.base import BaseRecord
 from mvfl.records.checkpoint import require_rig
 from mvfl.records.prompts import read_prompts
@@ -33,14 +33,14 @@ class Sampler:
 
     Attributes:
         pipeline: on the device to use.
-        prompts: one embedding per slot.
+        prompts: one embedding per word.
         rig: names the order of the slots.
         conditioning: how slots are told their camera.
         sampling: steps, guidance, eta, batch size.
     """
 
     pipeline: MultiViewPipeline
-    prompts: Float[Tensor, "slot token channel"]
+    prompts: Float[Tensor, "word token channel"]
     rig: Rig
     conditioning: ViewConditioning
     sampling: Sampling
@@ -71,8 +71,14 @@ class Sampler:
         if same:
             raise InputError(f"The weights in {checkpoint} equal the base's: nothing was trained, or the wrong file was saved.")
         pipeline.unet = unet
-        embeds = read_prompts(prompts, unet.config.num_views, unet.config.cross_attention_dim)
+        with_views(unet, len(rig.cameras))
+        embeds = read_prompts(prompts, WORDS, unet.config.cross_attention_dim)
         return Sampler(pipeline.to(device()), embeds, rig, choice.view_conditioning, choice.sampling)
+
+    @property
+    def side(self) -> int:
+        """Latent pixels per side."""
+        return self.pipeline.unet.config.sample_size
 
     def slot_views(self, reference: int) -> list[int]:
         """View index of each slot when view `reference` is the input."""
@@ -104,14 +110,12 @@ class Sampler:
         starts = range(0, len(inputs), s.batch_size)
         for start in tracked(starts, title, len(starts)):
             chunk = slice(start, start + s.batch_size)
-            poses = None
-            if self.conditioning == "relative_pose":
-                told = zip(cameras[chunk], references[chunk], strict=True)
-                poses = torch.cat([pose_features([c.spherical for c in own], self.slot_views(r)) for own, r in told])
+            told = [(camera_rows(own), self.slot_views(r)) for own, r in zip(cameras[chunk], references[chunk], strict=True)]
+            words, poses, rays = tell(self.conditioning, self.rig, told, self.side)
             # Numbers are drawn from CPU generators: the same noise on every device, whatever the batch.
             with half_precision(self.pipeline.device):
                 sampled = self.pipeline(
-                    inputs[chunk].repeat_interleave(views, 0), self.prompts, poses,
+                    inputs[chunk].repeat_interleave(views, 0), self.prompts[words], poses, rays,
                     num_inference_steps=s.steps, guidance_scale=s.guidance, eta=s.eta,
                     generator=[generator("cpu", *seed) for seed in seeds[chunk]],
                 ).images  # fmt: skip

@@ -17,14 +17,15 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
+from jaxtyping import Int
 from torch import Tensor
 
-from mvfl.config.experiment import Training, TrainingRun, ViewChoice
+from mvfl.config.experiment import Training, TrainingRun
 from mvfl.data.latents import LatentCache
 from mvfl.geometry.rig import Rig
-from mvfl.mvdiffusion.conditioning import pose_features, slot_orders
 from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.slots import slot_orders, tell
 from mvfl.mvdiffusion.unet import reference_path_norm
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
 from mvfl.runtime.devices import Pace
@@ -48,7 +49,7 @@ class TrainingData:
     Attributes:
         cache: latents of the training split.
         rig: names the order of the slots; what they are told are the samples' own cameras.
-        prompts: text embedding per slot [view, token, width].
+        prompts: text embedding per word [word, token, width].
     """
 
     cache: LatentCache
@@ -82,15 +83,28 @@ def collapse_sign(scores: dict[str, float], limits: Training) -> str | None:
     return None
 
 
+def shown(
+    slots: Int[np.ndarray, "object slot"], references: Int[np.ndarray, " object"], most: int | None, rng: np.random.Generator
+) -> Int[np.ndarray, "object shown"]:
+    """The slots of each object that a step shows: all; or, of many, the reference's and others drawn anew at each step."""
+    if most is None or most >= slots.shape[1]:
+        return slots
+    rows = []
+    for order, reference in zip(slots, references, strict=True):
+        others = rng.permutation(np.flatnonzero(order != reference))[: most - 1]
+        rows.append(order[np.sort([*np.flatnonzero(order == reference), *others])])
+    return np.array(rows)
+
+
 def make_batch(
-    data: TrainingData, choice: ViewChoice, orders: np.ndarray, samples: np.ndarray, draw_seed: list[int], scaling_factor: float,
+    data: TrainingData, choice: TrainingRun, orders: np.ndarray, samples: np.ndarray, draw_seed: list[int], scaling_factor: float,
     device: torch.device,
 ) -> Batch:  # fmt: skip
     """Collect cached latents in slot order for some samples; variant and reference are drawn from `draw_seed`.
 
     Args:
         data: what to learn from.
-        choice: reference and view conditioning.
+        choice: reference, view conditioning and the most views of a step.
         orders: view index per (reference, slot).
         samples: their numbers in the cache.
         draw_seed: decides variants and references.
@@ -101,20 +115,21 @@ def make_batch(
     variants = rng.integers(cache.variants, size=len(samples))
     drawn = rng.integers(len(orders), size=len(samples))
     references = drawn if choice.reference == "random" else np.full(len(samples), choice.reference)
-    picked = cache.moments[samples[:, None], variants[:, None], orders[references]]
+    slots = shown(orders[references], references, choice.training.views_per_step, rng)
+    picked = cache.moments[samples[:, None], variants[:, None], slots]
     moments = torch.from_numpy(picked).to(device, non_blocking=True).float()
     seen = torch.from_numpy(cache.moments[samples, variants, references]).to(device).float()
     channels = seen.shape[1] // 2
-    poses = None
-    if choice.view_conditioning == "relative_pose":  # each slot is told the camera that took its own picture
-        told = [pose_features(cache.places[s].tolist(), orders[r].tolist()) for s, r in zip(samples, references, strict=True)]
-        poses = torch.cat(told).to(device)
+    # Each slot is told the camera that took its own picture.
+    told = [(np.asarray(cache.cameras[s]), order.tolist()) for s, order in zip(samples, slots, strict=True)]
+    words, poses, rays = tell(choice.view_conditioning, data.rig, told, seen.shape[-1])
     return Batch(
         target_moments=moments.flatten(0, 1),
         reference_latents=seen[:, :channels] * scaling_factor,
         embeds=torch.from_numpy(cache.embeds[samples, variants, references]).to(device),
-        prompts=data.prompts,
-        poses=poses,
+        prompts=data.prompts[words],
+        poses=None if poses is None else poses.to(device),
+        rays=None if rays is None else rays.to(device),
     )
 
 
@@ -253,7 +268,7 @@ class MultiViewTraining:
             scale = self.objective.scaling_factor
             batch = make_batch(self.data, self.experiment, self.orders, mine, key, scale, self.device)
             draws = draw(
-                len(mine), len(self.data.rig.cameras), batch.reference_latents.shape[1:], batch.embeds.shape[1],
+                len(mine), len(batch.target_moments) // len(mine), batch.reference_latents.shape[1:], batch.embeds.shape[1],
                 self.objective.timesteps, generator(self.device, *key),
             )  # fmt: skip
             last = micro + 1 == t.gradient_accumulation

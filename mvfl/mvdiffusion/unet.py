@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvfl.config.strict import AttentionMode, ViewConditioning
 from mvfl.mvdiffusion.attention import set_attention_mode
-from mvfl.mvdiffusion.conditioning import POSE_FEATURES
+from mvfl.mvdiffusion.conditioning import POSE_FEATURES, RAY_CHANNELS, TELLS_POSES
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, read_table
 from mvfl.runtime.weights import load_strictly, read_safetensors, require_sound
@@ -101,7 +101,20 @@ def read_architecture(folder: Path) -> UNet2DConditionModel:
 
 def reference_path_norm(unet: UNet2DConditionModel) -> float:
     """Norm of the input convolution's weights for the reference latents; zero means the reference is not seen."""
-    return float(unet.conv_in.weight[:, unet.config.out_channels :].detach().norm())
+    latent = unet.config.out_channels
+    return float(unet.conv_in.weight[:, latent : 2 * latent].detach().norm())
+
+
+def channels_in(mode: ViewConditioning, latent: int) -> int:
+    """Input channels: noisy latents, the reference's latents, and rays where the mode tells them."""
+    return 2 * latent + (RAY_CHANNELS if mode == "rays" else 0)
+
+
+def with_views(unet: UNet2DConditionModel, views: int) -> UNet2DConditionModel:
+    """The UNet for objects with another number of views; weights do not depend on it."""
+    unet.register_to_config(num_views=views)
+    set_attention_mode(unet, views, attention_mode(unet))
+    return unet
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -111,7 +124,7 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     recorded runs.
     """
     latent = unet.config.out_channels
-    if unet.config.in_channels == 2 * latent:
+    if unet.config.in_channels == channels_in(unet.config.view_conditioning, latent):
         if (norm := reference_path_norm(unet)) < SMALLEST_REFERENCE_NORM:
             raise InputError(
                 f"The base's conv_in has channels for the reference picture, but their weights are gone (norm {norm:.1e}): the "
@@ -129,26 +142,33 @@ def widen_conv_in(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def with_view_conditioning(unet: UNet2DConditionModel, mode: ViewConditioning) -> UNet2DConditionModel:
     """Prepare a UNet for a way of telling each slot which camera it is.
 
-    `relative_pose` widens the class embedding's first layer by columns for the relative pose, at zero, so that step 0
-    equals the source model; columns that are there already keep their learned values.
+    `relative_pose` widens the class embedding's first layer by columns for the relative pose, `rays` the input convolution by
+    channels for them as well, all at zero, so that step 0 equals the source model; what is there already keeps its learned values.
 
     Raises:
-        InputError: the UNet was trained with pose columns and the mode would ignore them.
+        InputError: the UNet was trained with poses or rays and the mode would ignore them.
     """
-    has_pose = unet.config.view_conditioning == "relative_pose"
-    if mode == "relative_pose" and not has_pose:
-        state = unet.state_dict()
-        old = state["class_embedding.linear_1.weight"]
-        state["class_embedding.linear_1.weight"] = torch.cat([old, old.new_zeros(len(old), POSE_FEATURES)], dim=1)
-        width = unet.config.projection_class_embeddings_input_dim + POSE_FEATURES
-        unet = _rebuilt(unet, state, projection_class_embeddings_input_dim=width)
-    elif mode != "relative_pose" and has_pose:
+    known: ViewConditioning = unet.config.view_conditioning
+    if (known in TELLS_POSES and mode not in TELLS_POSES) or (known == "rays" and mode != "rays"):
         raise InputError(
-            f"This base was trained with view_conditioning relative_pose; '{mode}' would leave its pose columns unfed. "
-            "Use relative_pose, or a base trained without it."
+            f"This base was trained with view_conditioning {known}; '{mode}' would leave its weights for that unfed. "
+            f"Use {known}, or a base trained without it."
         )
+    if mode in TELLS_POSES and known not in TELLS_POSES:
+        width = unet.config.projection_class_embeddings_input_dim + POSE_FEATURES
+        unet = _wider(unet, "class_embedding.linear_1.weight", POSE_FEATURES, projection_class_embeddings_input_dim=width)
+    if mode == "rays" and known != "rays":
+        unet = _wider(unet, "conv_in.weight", RAY_CHANNELS, in_channels=unet.config.in_channels + RAY_CHANNELS)
     unet.register_to_config(view_conditioning=mode)
     return unet
+
+
+def _wider(unet: UNet2DConditionModel, name: str, more: int, **changed: Any) -> UNet2DConditionModel:
+    """The UNet with further inputs of one layer, at zero."""
+    state = unet.state_dict()
+    old = state[name]
+    state[name] = torch.cat([old, old.new_zeros(len(old), more, *old.shape[2:])], dim=1)
+    return _rebuilt(unet, state, **changed)
 
 
 def _rebuilt(unet: UNet2DConditionModel, state: dict[str, Tensor], **changed: Any) -> UNet2DConditionModel:

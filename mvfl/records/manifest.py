@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class _ManifestFile(Record):
     val: list[str]
     data_hash: str
     files: dict[str, str]
+    millimetres: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Manifest:
         image_size: pixels per side that stages read.
         train, val: sample folder names.
         data_hash: changes when any file changes.
+        millimetres: in one world unit, where a calibration tells.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Manifest:
     train: list[str]
     val: list[str]
     data_hash: str
+    millimetres: float | None = None
 
     @property
     def views(self) -> int:
@@ -70,10 +73,13 @@ class Manifest:
         data = _ManifestFile.read(path)
         root = data.root if data.root.is_absolute() else path.parent / data.root
         rig = Rig.from_json(data.rig, str(path))
-        return Manifest(data.name, root, rig, data.image_size, data.train, data.val, data.data_hash)
+        return Manifest(data.name, root, rig, data.image_size, data.train, data.val, data.data_hash, data.millimetres)
 
     @staticmethod
-    def write(path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str]) -> Manifest:
+    def write(
+        path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str],
+        millimetres: float | None = None,
+    ) -> Manifest:  # fmt: skip
         """Hash all files of the listed samples and write `manifest.json`."""
         hashes = {}
         for sample in [*train, *val]:
@@ -84,13 +90,16 @@ class Manifest:
         relative = root.relative_to(path.parent) if root.is_relative_to(path.parent) else root.resolve()
         _ManifestFile(
             name=name, root=relative, image_size=image_size, rig=rig.to_json(), train=train, val=val, data_hash=data_hash,
-            files=hashes,
+            files=hashes, millimetres=millimetres,
         ).write(path)  # fmt: skip
-        return Manifest(name, root, rig, image_size, train, val, data_hash)
+        return Manifest(name, root, rig, image_size, train, val, data_hash, millimetres)
 
 
-def evenly(names: Sequence[str], count: int) -> list[str]:
-    """At most `count` names, spread evenly: neighbouring frames of a recording are nearly the same picture."""
+T = TypeVar("T")
+
+
+def evenly(names: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, spread evenly: neighbouring frames of a recording are nearly the same picture."""
     if len(names) <= count:
         return list(names)
     return [names[round(i)] for i in np.linspace(0, len(names) - 1, count)]

@@ -36,7 +36,7 @@ def read_prompts(path: Path, views: int, width: int) -> Float[Tensor, "view toke
 
     Args:
         path: the file.
-        views: slots of the UNet.
+        views: prompt words.
         width: of its cross attention.
 
     Raises:

@@ -26,4 +26,4 @@ def run(job: DataJob, workers: int = 2) -> Manifest:
         return render_dataset(job.name, job.dataset, job.out, workers)
     if isinstance(job.dataset, MarkerlessDataset):
         return prepare_recording(job.name, job.dataset, job.out, workers)
-    return check_folder(job.name, job.dataset, job.out)
+    return check_folder(job.name, job.dataset, job.out, workers)

@@ -74,7 +74,7 @@ class Sources:
 
     def seen(self, name: str) -> Views:
         """The views that the network sees of a sample."""
-        return load_views(self.inputs, name, all_views=False).select(list(range(self.settings.input_views)))
+        return load_views(self.inputs, name, all_views=False).select(slice(self.settings.input_views))
 
 
 def run(job: GslrmJob, minutes: float | None = None) -> None:

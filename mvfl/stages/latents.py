@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mvfl.data.latents import CacheWriter
 from mvfl.data.pictures import read_ahead
+from mvfl.geometry.cameras import camera_rows
 from mvfl.mvdiffusion.encoding import PLAIN, encode_pictures, variants_of
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.records.base import BaseRecord
@@ -42,7 +41,7 @@ def run(job: LatentsJob) -> None:
             for i, rgba in tracked(enumerate(read_ahead(manifest, names)), f"latents {split}", len(names)):
                 cameras = manifest.sample(names[i]).cameras[: manifest.views]
                 encoded = encode_pictures(pipeline, rgba, variants_of(kind, job.seed, i))
-                writer.write(i, {**encoded, "places": np.array([c.spherical for c in cameras])})
+                writer.write(i, {**encoded, "cameras": camera_rows(cameras)})
             writer.close()
         LatentIndex(
             data_hash=manifest.data_hash, rig=manifest.rig.to_json(), base_hash=base.hash, train=manifest.train, val=manifest.val,

@@ -228,18 +228,20 @@ class Plan:
         """Files that decide a data set: mended cameras or masks must not be overlooked. A missing one the stage names."""
         data = self.config.datasets[dataset]
         if isinstance(data, MarkerlessDataset):
-            masks, videos = data.masks_and_videos()
-            return _existing([data.calibration, *videos, *masks])
+            return _existing([*data.calibrations(), *data.files_of("videos"), *data.files_of("masks")])
         cameras = sorted(data.path.glob("sample_*/opencv_cameras.json")) if isinstance(data, FolderDataset) else []
         return _existing([Path(data.rig), *cameras])
 
     def pictures_mark(self, dataset: str) -> str:
-        """Changes when any picture of a person's folder is replaced; listing thousands as inputs would be slow."""
+        """Changes when any picture of a person's folders is replaced; listing thousands as inputs would be slow."""
         data = self.config.datasets[dataset]
-        if not isinstance(data, FolderDataset):
-            return ""
-        files = sorted(data.path.glob("sample_*/images/*"))
-        return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+        if isinstance(data, FolderDataset):
+            files = sorted(data.path.glob("sample_*/images/*"))
+        elif isinstance(data, MarkerlessDataset):
+            files = [f for folder in data.files_of("masks") if folder.is_dir() for f in sorted(folder.iterdir())]
+        else:
+            files = []
+        return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]) if files else ""
 
     def weights_files(self, base: str) -> list[str]:
         """Weights of a person's base folder, so that an exchange of them is noticed."""

@@ -33,20 +33,19 @@ def run(job: PromptsJob) -> None:
     """
     folder = BaseRecord.read(job.base).pipeline if job.base.suffix == ".json" else job.base
     config = read_architecture(folder / "unet").config
-    embed_prompts(job.style, folder, job.out, config.num_views, config.cross_attention_dim)
+    embed_prompts(job.style, folder, job.out, config.cross_attention_dim)
     source = job.base if job.base.suffix == ".json" else str(job.base)
     write_provenance(job.out, "prompts", {"style": job.style}, {"base": source})
     say(f"Wrote {Prompts(job.out).embeds}.")
 
 
-def embed_prompts(style: PromptStyle, base: Path, folder: Path, views: int, width: int) -> None:
+def embed_prompts(style: PromptStyle, base: Path, folder: Path, width: int) -> None:
     """Encode a style with a pipeline's own text encoder.
 
     Args:
         style: one of `STYLES`.
         base: pipeline folder with `tokenizer/` and `text_encoder/`.
         folder: where the files go.
-        views: slots of the model.
         width: of the cross attention of the UNet that will read the file.
 
     Raises:
@@ -54,8 +53,6 @@ def embed_prompts(style: PromptStyle, base: Path, folder: Path, views: int, widt
     """
     tokenizer, encoder = _load_text_encoder(base, width)
     chosen, out = STYLES[style], Prompts(folder)
-    if len(chosen.views) != views:
-        raise InputError(f"Style '{style}' has {len(chosen.views)} views, the model samples {views}.")
     everything = {name: encode_prompts(s.prompts, tokenizer, encoder) for name, s in STYLES.items()}
     embeds = everything[style]
     if not torch.isfinite(embeds).all():

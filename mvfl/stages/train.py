@@ -14,14 +14,15 @@ from mvfl.layout import Checkpoint
 from mvfl.metrics.pictures import save_grid
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.sampling import Sampler
+from mvfl.mvdiffusion.slots import WORDS
 from mvfl.mvdiffusion.training import MultiViewTraining, TrainingData, Validate, ema_weights
-from mvfl.mvdiffusion.unet import load_unet, widen_conv_in, with_view_conditioning
+from mvfl.mvdiffusion.unet import load_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.records.base import BaseRecord
 from mvfl.records.checkpoint import step_of
 from mvfl.records.latents import LatentIndex
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.prompts import read_prompts
-from mvfl.runtime.files import InputError, sha256, written_aside
+from mvfl.runtime.files import sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.provenance import write_provenance
@@ -57,11 +58,10 @@ def train(job: TrainJob, minutes: float | None = None, validate: Validate | None
     pipeline = MultiViewPipeline.from_pretrained(base.pipeline)
     pipeline.unet = with_view_conditioning(widen_conv_in(pipeline.unet), job.run.view_conditioning)
     pipeline.text_encoder = None  # prompts are encoded already; nothing stays in memory twice
-    views, width = pipeline.unet.config.num_views, pipeline.unet.config.cross_attention_dim
-    if views != len(rig.cameras):
-        raise InputError(f"The base samples {views} views, the data set has {len(rig.cameras)} cameras.")
+    views, width = len(rig.cameras), pipeline.unet.config.cross_attention_dim
+    with_views(pipeline.unet, min(views, job.run.training.views_per_step or views))
     refuse(view_faults(job.run, f"rig {rig.name}", views, rig.is_symmetric))
-    data = TrainingData(LatentCache.open(job.latents, "train"), rig, read_prompts(job.prompts, views, width))
+    data = TrainingData(LatentCache.open(job.latents, "train"), rig, read_prompts(job.prompts, WORDS, width))
     training = MultiViewTraining(job.run, pipeline, data, job.state, fingerprint(job, index_file, base), job.until_step, minutes)
     if job.start is not None:
         start = Checkpoint(job.start)
@@ -116,12 +116,14 @@ class Validation:
             pipeline: with the weights to judge.
             step: optimiser step, for names.
         """
-        truth, config = self.truth, pipeline.unet.config
+        truth, trained = self.truth, pipeline.unet.config.num_views
         sampling = Sampling(steps=self.t.validation_denoising_steps, guidance=self.t.validation_guidance, eta=0)
-        prompts = read_prompts(self.job.prompts, config.num_views, config.cross_attention_dim)
+        prompts = read_prompts(self.job.prompts, WORDS, pipeline.unet.config.cross_attention_dim)
+        with_views(pipeline.unet, self.manifest.views)
         sampler = Sampler(pipeline, prompts, self.manifest.rig, self.job.run.view_conditioning, sampling)
         seeds = [(self.t.seed, 0x7A1, i) for i in range(len(truth.names))]
         images = sampler.sample(truth.inputs, truth.cameras, truth.references, seeds, f"validation at step {step}")
+        with_views(pipeline.unet, trained)
         rows = []
         for i, name in enumerate(truth.names):
             rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"sampled {name[-4:]}", images[i])]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mvfl.config.strict import ViewConditioning
 from mvfl.data.pictures import composite, read_ahead, view_pictures
-from mvfl.mvdiffusion.conditioning import slot_views
+from mvfl.mvdiffusion.slots import slot_views
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.progress import tracked
 from mvfl.verdict.scores import Truth

@@ -13,7 +13,7 @@ from mvfl.config.strict import ViewConditioning
 from mvfl.data.pictures import composite, view_pictures
 from mvfl.geometry.cameras import Camera
 from mvfl.metrics.image import foreground_psnr, foreground_ssim, mask_iou
-from mvfl.mvdiffusion.conditioning import slot_views
+from mvfl.mvdiffusion.slots import slot_views
 from mvfl.records.manifest import Manifest
 
 METRICS = ("psnr", "ssim", "iou")

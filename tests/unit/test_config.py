@@ -94,7 +94,7 @@ def test_the_size_that_a_base_samples_is_read_from_its_files(tmp_path: Path) -> 
 
 
 def test_view_choice_is_free_where_inputs_and_targets_are_the_same_views(tmp_path: Path) -> None:
-    load_config(overlay(tmp_path, {"defaults": {"gslrm": {"view_choice": "overlap", "real_targets": False}}}))
+    load_config(overlay(tmp_path, {"defaults": {"gslrm": {"view_choice": "overlap", "input_views": 3, "real_targets": False}}}))
 
 
 def test_reading_a_configuration_does_not_load_torch() -> None:

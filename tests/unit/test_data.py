@@ -165,7 +165,7 @@ def test_swapped_views_are_found_by_their_silhouettes(larger: Path, tmp_path: Pa
     for images in (tmp_path / "mixed").glob("*/images"):
         a, b, aside = images / "cam_000.png", images / "cam_001.png", images / "x.png"
         a.rename(aside), b.rename(a), aside.rename(b)
-    with pytest.raises(InputError, match="do not belong to their cameras"):
+    with pytest.raises(InputError, match="it looks as if the pictures of cameras view 0 and view 1 are swapped"):
         check_folder("mouse", large_folder(tmp_path / "mixed"), tmp_path / "out")
 
 

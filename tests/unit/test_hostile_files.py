@@ -77,7 +77,7 @@ def readers() -> dict[str, Callable[[Path], Any]]:
         "attempts": read_attempts,
         "status": lambda folder: (rows := read_status(folder, {}), status_table(rows, folder), as_json(rows)),
         "decision": lambda folder: DecisionRecord.read(folder / DECISION),
-        "calibration": lambda folder: read_calibration(folder / "cameras.json", 64, 64),
+        "calibration": lambda folder: read_calibration(folder / "cameras.json", ["0", "1", "2"], [(64, 64)] * 3),
         "pickle": lambda folder: (convert_calibration(folder / "new_cam.pkl", folder / "out.json"), _text(folder / "out.json")),
         "sample": lambda folder: read_sample(folder, 2),
         "rig": lambda folder: load_rig(str(folder / "rig.json"), PIXELS),

@@ -12,7 +12,7 @@ import torch
 from mvfl.config.experiment import Augmentation
 from mvfl.data.latents import LatentCache
 from mvfl.data.pictures import composite
-from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.geometry.cameras import Camera, camera_of_row, camera_rows, orbit_camera
 from mvfl.mvdiffusion.encoding import PLAIN, tinted, variants_of
 from mvfl.records.manifest import Manifest
 from mvfl.stages import latents
@@ -59,8 +59,8 @@ def test_every_stage_is_told_the_camera_that_took_the_picture(tmp_path: Path, ti
     job = LatentsJob(augmentation=PLAIN, seed=0, manifest=manifest, base=tiny_base, out=tmp_path / "cache")
     latents.run(job)
     own = [c.spherical for c in Manifest.read(manifest).sample(name).cameras[:6]]
-    places = LatentCache.open(tmp_path / "cache", "train").places
-    assert places[1].tolist() == [list(place) for place in own]
-    assert places[0].tolist() == [list(c.spherical) for c in known.rig.cameras], "the others stayed"
+    cameras = LatentCache.open(tmp_path / "cache", "train").cameras
+    assert [camera_of_row(row).spherical for row in cameras[1]] == own
+    np.testing.assert_array_equal(cameras[0], camera_rows(known.rig.cameras), "the others stayed")
     truth = load_truth(Manifest.read(manifest), [(name, 2)], "relative_pose")
     assert [c.spherical for c in truth.cameras[0]] == own, "and so is the verdict"

@@ -12,7 +12,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +22,7 @@ from mvfl.data.pictures import read_rgba
 from mvfl.data.recording import prepare_recording
 from mvfl.data.rodent.sampling import make_sample
 from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
+from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.virtual import looking_at_origin, moved, triangulate, turned_picture
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
@@ -111,7 +111,7 @@ def test_samples_have_the_virtual_lens_and_pictures_that_match_their_cameras(rec
     drawn = make_sample((5, 2), cameras, ["brown"], ["stand"], 0.6, 0, frame_cameras=6).pictures[6:]
     drawn = [np.asarray(Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.BOX)) for p in drawn]
     for file, camera, wanted in zip(sample.files, sample.cameras, drawn, strict=True):
-        assert camera.fx == pytest.approx(137.248, abs=1e-2) and camera.cx == SIZE / 2
+        assert camera.fx > 137.3 and camera.cx == SIZE / 2, "zoomed to the animal"
         got = read_rgba(file, SIZE)
         a, b = got[..., 3] > 127, wanted[..., 3] > 127
         assert (a & b).sum() / (a | b).sum() > 0.9
@@ -142,7 +142,7 @@ def test_unfit_frames_are_left_out_as_a_whole_with_their_reason(recording: Path,
         (tmp_path / file.name).symlink_to(file)
     masks = [np.repeat((square_renders(i)[2][..., 3:] > 127) * np.uint8(255), 3, -1) for i in range(4)]
     masks[1][:] = 0
-    masks[3][:, 0] = 255
+    masks[3][120:136, :150] = 255  # the animal and something that reaches the border are one piece
     (tmp_path / "mask_2.mkv").unlink()
     write_video(tmp_path / "mask_2.mkv", masks)
     with pytest.raises(InputError, match=r"2 of 4 frames .* unfit .* frame 1: the mask of camera 2 is empty; frame 3: .* border"):
@@ -158,7 +158,7 @@ def test_cameras_of_other_pictures_are_refused(recording: Path, tmp_path: Path) 
     content = json.loads((recording / "cameras.json").read_text())
     content["cameras"][1], content["cameras"][2] = content["cameras"][2], content["cameras"][1]
     (tmp_path / "swapped.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="calibration and videos do not belong together"):
+    with pytest.raises(InputError, match="do not belong together"):
         prepare_recording("mouse", dataset(recording, calibration=tmp_path / "swapped.json"), tmp_path / "out", 2)
 
 
@@ -185,7 +185,7 @@ def test_videos_of_different_length_missing_or_damaged_are_named(recording: Path
         prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
     (tmp_path / "mask_4.mkv").unlink()
     write_video(tmp_path / "mask_4.mkv", [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3)
-    with pytest.raises(InputError, match=r"mask_4.mkv has 3 frames, .*mask_0.mkv has 4: the videos are not synchronised"):
+    with pytest.raises(InputError, match=r"mask_4.mkv has 3 frames, the videos have 4: the mask belongs to another recording"):
         prepare_recording("mouse", dataset(tmp_path), tmp_path / "out", 2)
 
 
@@ -213,7 +213,7 @@ def test_impossible_calibrations_name_file_and_camera(recording: Path, tmp_path:
     content["cameras"][3] |= change
     (tmp_path / "cameras.json").write_text(json.dumps(content))
     with pytest.raises((InputError, CameraError), match=rf"cameras.json, camera 3: .*{message}"):
-        read_calibration(tmp_path / "cameras.json", WIDTH, HEIGHT)
+        read_calibration(tmp_path / "cameras.json", list("012345"), [(WIDTH, HEIGHT)] * 6)
 
 
 points = st.tuples(*[st.floats(-0.4, 0.4)] * 3).map(np.array)
@@ -237,21 +237,28 @@ def test_a_point_is_found_again_from_its_projections(point: np.ndarray) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(points)
-def test_a_turned_picture_shows_points_where_the_virtual_camera_sees_them(point: np.ndarray) -> None:
-    camera = in_world_units(recorded_cameras()[1])
-    virtual = looking_at_origin(camera, SIZE)
-    u, v, _ = camera.project(point[None])[0]
+@given(
+    points, st.sampled_from([(), (-0.28, 0.05, 0.001, -0.002, 0.01), (0.1, -0.05, 0, 0, 0, 0.02, -0.01, 0)]), st.floats(200, 1500)
+)
+def test_a_turned_picture_shows_points_where_the_virtual_camera_sees_them(
+    point: np.ndarray, lens: tuple[float, ...], focal: float
+) -> None:
+    """Whatever the lens and the zoom."""
+    camera = LensCamera("a", in_world_units(recorded_cameras()[1]), lens)
+    virtual = looking_at_origin(camera.camera, SIZE, focal)
+    if np.abs(virtual.project(point[None])[0, :2] - SIZE / 2).max() > SIZE / 2 - 12:
+        return
+    u, v = camera.project(point[None])[0]
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    spot = np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 3.0**2))
-    picture = torch.from_numpy(np.stack([np.ones_like(spot)] * 3 + [spot])).float()
-    alpha = turned_picture(picture, camera, virtual)[3].numpy()
+    spot = (x - u) ** 2 + (y - v) ** 2 < 5**2
+    alpha = turned_picture(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), spot, camera, virtual)[..., 3].astype(float)
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
     seen = np.array([(columns * alpha).sum(), (rows * alpha).sum()]) / alpha.sum()
-    np.testing.assert_allclose(seen, virtual.project(point[None])[0, :2], atol=0.1)
+    np.testing.assert_allclose(seen, virtual.project(point[None])[0, :2], atol=0.02 + 0.2 * virtual.fx / camera.camera.fx)
 
 
 def test_a_picture_is_never_turned_about_another_place() -> None:
     cameras = [in_world_units(c) for c in recorded_cameras()[:2]]
+    nothing = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     with pytest.raises(ValueError, match="different places"):
-        turned_picture(torch.zeros(4, HEIGHT, WIDTH), cameras[0], looking_at_origin(cameras[1], SIZE))
+        turned_picture(nothing, nothing[..., 0] > 0, LensCamera("a", cameras[0]), looking_at_origin(cameras[1], SIZE))

@@ -48,7 +48,7 @@ def test_every_string_of_a_style_is_that_of_the_guide(style: str) -> None:
 
 def test_prompt_files_hold_what_the_guide_says(tiny_base: Path, tmp_path: Path) -> None:
     written = Prompts(tmp_path / "p")
-    embed_prompts("mouse_elevated", tiny_base.parent / "pipeline", written.folder, views=6, width=64)
+    embed_prompts("mouse_elevated", tiny_base.parent / "pipeline", written.folder, width=64)
     embeds = torch.load(tmp_path / "p" / "clr_embeds.pt", weights_only=True)
     assert embeds.shape == (6, 77, 64) and embeds.dtype == torch.float16 and not embeds.requires_grad
     metadata = json.loads(written.metadata.read_text())
@@ -63,9 +63,9 @@ def test_prompt_files_hold_what_the_guide_says(tiny_base: Path, tmp_path: Path) 
 
 def test_a_text_encoder_of_another_width_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is 64 wide, the UNet's cross attention needs 1024"):
-        embed_prompts("simple", tiny_base.parent / "pipeline", tmp_path / "p", views=6, width=1024)
+        embed_prompts("simple", tiny_base.parent / "pipeline", tmp_path / "p", width=1024)
     with pytest.raises(InputError, match="There are no substitutes"):
-        embed_prompts("simple", tmp_path, tmp_path / "p", views=6, width=1024)
+        embed_prompts("simple", tmp_path, tmp_path / "p", width=1024)
 
 
 def test_prompts_of_another_width_or_missing_are_refused_with_the_reason(tmp_path: Path) -> None:

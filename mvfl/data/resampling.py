@@ -1,0 +1,133 @@
+"""Second pass over a recording: every picture as a virtual camera in the same place would have taken it, zoomed to the animal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mvfl.config.datasets import MarkerlessDataset
+from mvfl.data.locating import Located
+from mvfl.data.silhouettes import Silhouette, touches_border
+from mvfl.data.videos import ahead, read_frames
+from mvfl.geometry.cameras import FOCAL_512, ORBIT_DISTANCE, Camera
+from mvfl.geometry.lens import LensCamera
+from mvfl.geometry.virtual import looking_at_origin, moved, turned_picture
+from mvfl.records.samples import write_sample
+from mvfl.runtime.files import InputError, written_aside
+from mvfl.runtime.progress import Bar, say
+
+MARGIN = 0.04  # of the picture's side, free on each side
+EDGE = 2  # recorded pixels around the animal that interpolation may ask for
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How recorded pictures become the models'.
+
+    Attributes:
+        scale: world units per unit of the calibration: brings the cameras to the models' mean distance.
+        focals: focal length of each virtual camera in pixels at 512 px.
+        size: pixels per side.
+    """
+
+    scale: float
+    focals: list[float]
+    size: int
+
+    def virtual(self, camera: LensCamera, view: int, centre: np.ndarray) -> tuple[LensCamera, Camera]:
+        """The recorded camera in the animal's world, and the virtual one in the same place."""
+        real = moved(camera.camera, centre, self.scale)
+        return replace(camera, camera=real), looking_at_origin(real, self.size, self.focals[view])
+
+
+def choose_framing(settings: MarkerlessDataset, cameras: Sequence[LensCamera], located: Sequence[Located]) -> Framing:
+    """One scale for the recording and one zoom per camera: as large as the animal can be without leaving any frame's picture.
+
+    Args:
+        settings: whether and how to zoom.
+        cameras: Z up.
+        located: all usable frames.
+    """
+    distances = [np.linalg.norm(c.camera.position - f.centre) for f in located for c in cameras]
+    widest = np.array([f.extents for f in located]).max(0)
+    focals = [FOCAL_512] * len(cameras)
+    if settings.zoom != "none":
+        focals = [float((0.5 - MARGIN) * 512 / w) for w in widest]
+    if settings.zoom == "one":
+        focals = [min(focals)] * len(cameras)
+    return Framing(ORBIT_DISTANCE / float(np.mean(distances)), focals, settings.image_size)
+
+
+def turn_samples(
+    settings: MarkerlessDataset, cameras: Sequence[LensCamera], videos: Sequence[Path], located: Sequence[Located],
+    framing: Framing, folder: Path, workers: int,
+) -> None:  # fmt: skip
+    """Write the sample of every located frame into `folder`; those that are there already stay.
+
+    Raises:
+        InputError: a video ends early, or two cameras show the same picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {f.frame: f for f in located if not (folder / sample_name(f.frame)).is_dir()}
+    if len(missing) < len(located):
+        say(f"{len(located) - len(missing)} of {len(located)} samples are there already.")
+    if not missing:
+        return
+    streams = [ahead(read_frames(video, set(missing))) for video in videos]
+    title = f"samples of {settings.image_size} px"
+    with Bar(title, len(located), start=len(located) - len(missing)) as bar, ThreadPoolExecutor(workers) as pool:
+        for row in zip(*streams, strict=True):
+            found = missing[row[0][0]]
+            _refuse_equal_pictures([picture for _, picture in row], found.frame, cameras)
+            _write(settings, folder, found, [picture for _, picture in row], cameras, framing, pool)
+            bar.update(bar.done + 1)
+
+
+def sample_name(frame: int) -> str:
+    """Folder of a frame."""
+    return f"sample_{frame:06d}"
+
+
+def _refuse_equal_pictures(pictures: Sequence[np.ndarray], frame: int, cameras: Sequence[LensCamera]) -> None:
+    seen: dict[bytes, str] = {}
+    for picture, camera in zip(pictures, cameras, strict=True):
+        mark = picture[::16, ::16].tobytes()
+        if mark in seen:
+            raise InputError(
+                f"Frame {frame}: cameras {seen[mark]} and {camera.name} show the same picture; name each camera's own video."
+            )
+        seen[mark] = camera.name
+
+
+def _write(
+    settings: MarkerlessDataset, folder: Path, found: Located, pictures: Sequence[np.ndarray], cameras: Sequence[LensCamera],
+    framing: Framing, pool: ThreadPoolExecutor,
+) -> None:  # fmt: skip
+    pairs = [framing.virtual(camera, view, found.centre) for view, camera in enumerate(cameras)]
+    virtual = [v for _, v in pairs]
+    turned = list(pool.map(turned_part, pictures, found.silhouettes, [r for r, _ in pairs], virtual))
+    if not settings.may_leave:
+        for picture, camera in zip(turned, cameras, strict=True):
+            if not picture[..., 3].any() or touches_border(picture[..., 3] > 127):
+                raise InputError(f"Frame {found.frame}: the animal is cut off in the prepared picture of camera {camera.name}.")
+    info = {
+        "frame": found.frame, "centre": found.centre.tolist(), "reprojection_px": found.error, "overlaps": found.overlaps,
+        "millimetres": settings.unit_mm / framing.scale,
+    }  # fmt: skip
+    with written_aside(folder / sample_name(found.frame)) as target:
+        write_sample(target, virtual, [Image.fromarray(p) for p in turned], sample_name(found.frame), **info)
+
+
+def turned_part(picture: np.ndarray, silhouette: Silhouette, real: LensCamera, virtual: Camera) -> np.ndarray:
+    """A picture through its virtual camera; only the part that holds the animal is touched."""
+    (x, y), (height, width) = silhouette.corner, silhouette.bits.shape
+    left, top = max(0, x - EDGE), max(0, y - EDGE)
+    part = picture[top : y + height + EDGE, left : x + width + EDGE]
+    mask = np.zeros(part.shape[:2], bool)
+    mask[y - top : y - top + height, x - left : x - left + width] = silhouette.bits
+    return turned_picture(part, mask, real, virtual, (left, top))
