@@ -27,6 +27,11 @@ class RodentDataset(Strict):
     poses: list[Pose] = Field(["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"], min_length=1)
     fill: Fraction = Field(0.6, description="share of the frame that the animal without its tail spans")
     fur_layers: int = Field(0, ge=0, description="hair shells; 4 from 256 px on looks best")
+    any_rig: Fraction = Field(
+        0.0, description="share of samples with cameras of their own: other directions, distances and lenses, in the rig's order"
+    )
+    varied_light: bool = Field(False, description="lamps from other directions and of other strengths in every sample")
+    without_colour: Fraction = Field(0.0, description="share of samples in grey, as infrared cameras record")
 
 
 class FolderDataset(Strict):

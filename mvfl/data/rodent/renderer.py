@@ -34,10 +34,26 @@ COAT_COLOURS = {  # linear light
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Light:
+    """A lamp and the sky.
+
+    Attributes:
+        height: of the lamp: sine of its elevation; its azimuth is drawn.
+        lamp, sky: strengths.
+    """
+
+    height: float = 0.89
+    lamp: float = 1.15
+    sky: float = 0.50
+
+
 class Renderer:
     """Shades one posed rodent from any camera; the light is fixed in the world."""
 
-    def __init__(self, rodent: Rodent, vertices: np.ndarray, scale: float, coat: Coat, seed: int, shells: int = 0):
+    def __init__(
+        self, rodent: Rodent, vertices: np.ndarray, scale: float, coat: Coat, seed: int, shells: int = 0, light: Light | None = None
+    ):
         self.rodent, self.coat, self.seed, self.scale = rodent, coat, seed, scale
         self.vertices = vertices
         self.normals = vertex_normals(vertices, rodent.faces)
@@ -46,7 +62,9 @@ class Renderer:
         self.shells = shells
         rng = np.random.default_rng(seed)
         spin = rng.uniform(0, 2 * math.pi)
-        self.key = np.array([0.45 * math.cos(spin), 0.45 * math.sin(spin), 0.89])
+        self.light = light or Light()
+        across = 0.45 if light is None else math.sqrt(1 - light.height**2)
+        self.key = np.array([across * math.cos(spin), across * math.sin(spin), self.light.height])
         self.key /= np.linalg.norm(self.key)
         self._shadow_map()
         floor = vertices[:, 2].min()
@@ -119,7 +137,7 @@ class Renderer:
         half /= np.linalg.norm(half, axis=1, keepdims=True)
         ndh = np.clip(np.einsum("kj,kj->k", n, half), 0, 1)
         gloss = eye[:, 0] * 1.2 * ndh**60 + (1 - eye[:, 0]) * (0.035 * fur * ndh**12 + 0.04 * bare * ndh**25)
-        light = 1.15 * wrap + 0.50 * sky
+        light = self.light.lamp * wrap + self.light.sky * sky
         if shell_height is not None:  # hair roots lie in shade
             light = light * (0.72 + 0.38 * shell_height)
         return colour * light[:, None] + ((sheen + gloss * wrap)[:, None])
