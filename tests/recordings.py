@@ -54,15 +54,7 @@ class Seen:
             error = float(triangulated_centre(silhouettes, self.cameras)[1].mean())
             ones = [1.0] * len(self.cameras)
             out.append(
-                Located(
-                    number,
-                    [pack(s) for s in silhouettes],
-                    centre,
-                    error,
-                    body.overlaps.tolist(),
-                    body.leans.tolist(),
-                    ones,
-                )
+                Located(number, [pack(s) for s in silhouettes], centre, error, body.overlaps.tolist(), body.leans.tolist(), ones)
             )
         return out
 

@@ -83,7 +83,7 @@ def _cameras_of(content: Any) -> list[Any]:
     tables = {key: value for key, value in content.items() if isinstance(value, dict) and key != "metadata"}
     if tables and all(str(key).isdecimal() for key in tables):
         tables = {key: tables[key] for key in sorted(tables, key=int)}
-    return [{"name": str(key), **value} for key, value in tables.items()]
+    return [value if "name" in named_entry(value) else {"name": str(key), **value} for key, value in tables.items()]
 
 
 def _json(path: Path) -> Any:
@@ -117,7 +117,7 @@ def _node(node: Any, depth: int = 0) -> Any:
         raise ValueError("nested too deeply")
     if node.isMap():
         keys = node.keys()
-        if {"rows", "cols", "data"} <= set(keys):
+        if {"dt", "data"} <= set(keys):  # a matrix, or since OpenCV 5 a vector
             return np.asarray(node.mat())
         return {key: _node(node.getNode(key), depth + 1) for key in keys}
     if node.isSeq():

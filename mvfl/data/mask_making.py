@@ -146,7 +146,7 @@ def _costs(
 def _brightest(part: Picture, seed: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
     """The largest piece that stands out about a patch (Otsu's threshold): a patch may hold bedding beside the animal."""
     grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
-    near = cv2.dilate(seed, np.ones((2 * max(3, round(0.3 * np.sqrt(seed.sum()))) + 1,) * 2, np.uint8)) > 0
+    near = cv2.dilate(seed, np.ones((2 * max(3, round(0.4 * np.sqrt(seed.sum()))) + 1,) * 2, np.uint8)) > 0
     level, _ = cv2.threshold(grey[near][:, None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     bright = grey[seed > 0].mean() > grey[seed == 0].mean()
     outstanding = ((grey > level) if bright else (grey <= level)) & near
@@ -155,7 +155,7 @@ def _brightest(part: Picture, seed: UInt8[np.ndarray, "height width"]) -> UInt8[
     if count < 2:
         return seed
     piece = (labels == 1 + int(table[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
-    return piece if piece.sum() > 0.2 * seed.sum() else seed
+    return piece if piece.sum() > 0.5 * seed.sum() else seed
 
 
 def _compact(body: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:

@@ -15,6 +15,7 @@ from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors
 
+MEAN, SPREAD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)  # of ImageNet
 WIDER = 0.35  # of the patch's box on each side: a tail and a nose reach beyond the patch
 
 
@@ -22,34 +23,36 @@ class SamOutliner:
     """Finds the animal in a box about a patch of it.
 
     Args:
-        folder: `Sam2Model.save_pretrained`'s, with its processor.
+        folder: `Sam2Model.save_pretrained`'s.
 
     Raises:
         InputError: missing, or of another kind.
     """
 
     def __init__(self, folder: Path) -> None:
-        from transformers import Sam2Model, Sam2Processor
+        from transformers import Sam2Model
 
         remedy = "name the folder of SAM 2 weights in transformers' form, for example a copy of facebook/sam2.1-hiera-small"
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no config.json; {remedy}.")
         with named_errors(folder, "SAM 2 weights", remedy):
             self.model: Any = Sam2Model.from_pretrained(folder, local_files_only=True).eval().to(device())
-            self.processor: Any = Sam2Processor.from_pretrained(folder, local_files_only=True)
+            self.side = int(self.model.config.vision_config.backbone_config.image_size[0])
 
     @torch.no_grad()
     def __call__(self, picture: Picture, hint: np.ndarray) -> np.ndarray:
         """The animal's mask, 0 or 255, from a picture and a patch of it."""
         x, y, width, height = cv2.boundingRect(hint.view(np.uint8))
-        more = WIDER * max(width, height)
-        box = [
-            max(0.0, x - more), max(0.0, y - more), min(hint.shape[1], x + width + more), min(hint.shape[0], y + height + more),
-        ]  # fmt: skip
-        asked = self.processor(images=picture, input_boxes=[[[float(v) for v in box]]], return_tensors="pt").to(self.model.device)
-        seen = self.model(**asked, multimask_output=False)
-        mask = self.processor.post_process_masks(seen.pred_masks.cpu(), asked["original_sizes"].cpu())[0]
-        found = np.ascontiguousarray(mask.reshape(-1, *hint.shape)[0].numpy().astype(np.uint8) * 255)
+        more, (rows, columns) = WIDER * max(width, height), hint.shape
+        corners = [max(0.0, x - more), max(0.0, y - more), min(columns, x + width + more), min(rows, y + height + more)]
+        # As SAM 2's own processor does, which would need torchvision: a square picture, boxes scaled with it.
+        scaled = [v * self.side / n for v, n in zip(corners, (columns, rows) * 2, strict=True)]
+        pixels = cv2.resize(picture, (self.side, self.side), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
+        values = torch.from_numpy((pixels - MEAN) / SPREAD).permute(2, 0, 1)[None].to(self.model.device)
+        boxes = torch.tensor([[scaled]], dtype=torch.float32, device=self.model.device)
+        logits = self.model(pixel_values=values, input_boxes=boxes, multimask_output=False).pred_masks.float().cpu()
+        full = torch.nn.functional.interpolate(logits.flatten(0, 1), hint.shape, mode="bilinear", align_corners=False)[0, 0]
+        found = (full > 0).numpy().astype(np.uint8) * 255
         silhouette = clean(found).silhouette
         out = np.zeros(hint.shape, np.uint8)
         if silhouette is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_a_wrong_focal_length_is_named(six: Seen) -> None:
 
 
 def test_a_camera_that_is_a_frame_late_is_named(six: Seen) -> None:
-    frames = [[*now[:2], before[2], *now[3:]] for before, now in zip(six.frames, six.frames[1:], strict=False)]
+    frames = [[*now[:2], before[2], *now[3:]] for before, now in pairwise(six.frames)]
     (found,) = [m for m in misfits(Seen(six.cameras, frames)) if m.kind]
     assert (found.view, found.kind) == (2, "delay") and found.delay == pytest.approx(1, abs=0.3)
 
@@ -105,7 +106,7 @@ def test_views_of_another_time_are_found_in_their_sample(six: Seen) -> None:
 def test_a_view_that_is_late_by_a_sample_is_refused(six: Seen) -> None:
     """Samples lie some frames apart: the animal has moved between them."""
     apart = [six.frames[i] for i in range(0, FRAMES, 4)]
-    late = [[*now[:5], before[5]] for before, now in zip(apart, apart[1:], strict=False)]
+    late = [[*now[:5], before[5]] for before, now in pairwise(apart)]
     with pytest.raises(InputError, match="cam5 is late by a sample"):
         judge_late_views(Seen(six.cameras, late).moments(), "samples")
     judge_late_views(Seen(six.cameras, apart).moments(), "samples")
