@@ -82,6 +82,19 @@ class Reconstruction(Files):
     renders: Path
 
 
+@dataclass(init=False, frozen=True)
+class ZeroShot(Files):
+    """What a base makes of recorded views without training: its page, scores, pictures, and a 3D model."""
+
+    names = ("index.html", "metrics.json", "renders.png", "gaussians.ply", "turntable.gif", "turntable.png")
+    page: Path
+    metrics: Path
+    renders: Path
+    ply: Path
+    turntable: Path
+    strip: Path
+
+
 @dataclass(frozen=True)
 class Layout:
     """The results tree.
@@ -143,6 +156,10 @@ class Layout:
     def reconstruction(self, name: str) -> Reconstruction:
         """GS-LRM result of an experiment."""
         return Reconstruction(self.experiment(name) / "gslrm")
+
+    def zero_shot(self, dataset: str, base: str) -> ZeroShot:
+        """Zero-shot test of a base's GS-LRM on a data set."""
+        return ZeroShot(self.results / "zero_shot" / f"{dataset}-{base}")
 
     def report(self, name: str) -> Path:
         """Page of an experiment."""

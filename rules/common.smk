@@ -49,6 +49,7 @@ JOBS = {
     "generation": lambda w: PLAN.generation(w.experiment),
     "synthetic": lambda w: PLAN.synthetic(w.experiment, w.scatteritem),
     "gslrm": lambda w: PLAN.gslrm(w.experiment),
+    "zero_shot": lambda w: PLAN.zero_shot(w.dataset, w.base),
     "report": lambda w: PLAN.report(w.experiment, decided_case(w.experiment)),
     "export": lambda w: PLAN.export(w.experiment),
 }

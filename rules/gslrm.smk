@@ -1,4 +1,29 @@
-# GS-LRM on generated or recorded views: the 3D model.
+# GS-LRM: untrained on recorded views, and fine-tuned on generated or recorded ones.
+
+
+rule judge_zero_shot:
+    input:
+        unpack(inputs_of("zero_shot")),
+    output:
+        **LAYOUT.zero_shot("{dataset}", "{base}").declared(),
+    log:
+        LAYOUT.log("judge_zero_shot", "{dataset}-{base}"),
+    benchmark:
+        LAYOUT.benchmark("judge_zero_shot", "{dataset}-{base}")
+    conda:
+        "../envs/cuda.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda w, attempt: 24000 * attempt,
+        runtime=60,
+        gpu=0,
+    params:
+        decisive=decisive("zero_shot"),
+        job=job_of("zero_shot"),
+    message:
+        "Judging the GS-LRM of base {wildcards.base} on recorded views of {wildcards.dataset}, untrained."
+    shell:
+        "mvfl zero-shot --job {params.job:q} --threads {threads} --log {log:q}"
 
 
 rule finetune_gslrm:

@@ -26,6 +26,7 @@ STAGES = {
     "synthetic": ("synthetic", "synthetic:run", "Sample one piece of the views for GS-LRM; several jobs can share them."),
     "join": ("join", "synthetic:join", "Make one data set of all pieces."),
     "gslrm": ("gslrm", "gslrm:run", "Fine-tune GS-LRM and write the 3D result."),
+    "zero_shot": ("zero-shot", "zero_shot:run", "Judge a base's GS-LRM on recorded views, without training."),
     "report": ("report", "report:run", "Write the page of an experiment."),
     "journal": ("journal", "journal:run", "Write journal.csv and journal.md from decisions, in order."),
     "base": ("prepare", "base:run", "Check, download or build a base and record its files."),

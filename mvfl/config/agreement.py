@@ -19,33 +19,33 @@ def refuse(faults: Iterable[str]) -> None:
         raise InputError(fault)
 
 
-def view_faults(choice: ViewChoice, data: str, views: int, uniform_ring: bool) -> Iterator[str]:
+def view_faults(choice: ViewChoice, data: str, views: int | None, uniform_ring: bool) -> Iterator[str]:
     """Why a way of telling views does not fit a data set.
 
     Args:
         choice: reference and view conditioning.
         data: name of the data set.
-        views: cameras that a model samples.
+        views: cameras that a model samples; None where they are not known yet.
         uniform_ring: whether turning the rig by one place maps it onto itself.
     """
-    if choice.reference != "random" and choice.reference >= views:
+    if views is not None and choice.reference != "random" and choice.reference >= views:
         yield f"reference {choice.reference} does not exist: {data} has views 0 to {views - 1}."
     if choice.view_conditioning == "relative_prompt" and not uniform_ring:
         yield (
             f"view_conditioning relative_prompt needs a uniform ring, and {data} has none: the prompt words would mean other "
-            "directions for every reference. Use relative_pose."
+            "directions for every reference. Use rays or relative_pose."
         )
 
 
-def gslrm_faults(settings: GslrmFinetuning, data: str, views: int) -> Iterator[str]:
+def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Iterator[str]:
     """Why GS-LRM cannot be fine-tuned on a data set in this way.
 
     Args:
         settings: of the fine-tuning.
         data: name of the data set.
-        views: cameras of the rig.
+        views: cameras of the rig; None where they are not known yet.
     """
-    if settings.input_views is not None and settings.input_views > views:
+    if views is not None and settings.input_views is not None and settings.input_views > views:
         yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
     if settings.view_choice != "first" and settings.inputs == "synthetic" and settings.real_targets:
         yield (

@@ -93,7 +93,7 @@ class ViewChoice(Strict):
     reference: Annotated[int, Field(ge=0)] | Literal["random"] = Field(
         "random", description="view index of the input picture, or random (the 6x augmentation)"
     )
-    view_conditioning: ViewConditioning = "relative_pose"
+    view_conditioning: ViewConditioning = "rays"
 
 
 class ViewSampling(ViewChoice):
@@ -122,7 +122,7 @@ class TrainingRun(ViewChoice):
         if self.reference == "random" and self.view_conditioning == "prompt":
             raise ValueError(
                 "view_conditioning 'prompt' with reference 'random' is ill-posed: nothing tells the model which camera "
-                "took the input (the recorded collapse). Use relative_pose or relative_prompt, a fixed reference, or "
+                "took the input (the recorded collapse). Use rays, relative_pose or relative_prompt, a fixed reference, or "
                 "'absolute_prompt' to repeat the failure on purpose."
             )
         steps = [p.until_step for p in self.curriculum]

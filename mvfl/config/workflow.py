@@ -75,10 +75,10 @@ class WorkflowConfig(Strict):
                 f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} samples {size} px; "
                 f"set datasets.{experiment.dataset}.image_size to {size} or use another base."
             )
+        # Videos that do not exist yet say nothing about the number of views; the stage asks again.
+        yield from view_faults(experiment, experiment.dataset, views or None, rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
-        if views:  # videos that do not exist yet say nothing; the stage asks again
-            yield from view_faults(experiment, experiment.dataset, views, rig is not None and rig.is_symmetric)
-            yield from gslrm_faults(experiment.gslrm, experiment.dataset, views)
+        yield from gslrm_faults(experiment.gslrm, experiment.dataset, views or None)
 
 
 def _rig_of(dataset: Dataset) -> Rig | None:

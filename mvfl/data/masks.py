@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mvfl.config.patterns import natural
+from mvfl.data.pictures import open_picture
 from mvfl.data.silhouettes import Silhouette
 from mvfl.data.videos import frame_count, read_frames, video_size
 from mvfl.runtime.files import InputError
-from mvfl.runtime.reading import named_errors
 
 LEVEL = 127
 GAP = 5
@@ -125,11 +125,9 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "height width"]:
     Raises:
         InputError: no picture.
     """
-    with named_errors(path, "a mask", "it is damaged: write it again"):
-        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if picture is None:
-            raise ValueError("no picture")
-    if picture.ndim == 3:  # a palette, or three equal channels; an alpha channel says nothing about the animal
+    image = open_picture(path)
+    picture = np.asarray(image.convert("L") if image.mode in ("1", "P") else image)
+    if picture.ndim == 3:  # three equal channels; an alpha channel says nothing about the animal
         picture = picture[..., :3].max(-1)
     return picture if picture.dtype == np.uint8 else (picture > picture.max() // 2).astype(np.uint8)
 

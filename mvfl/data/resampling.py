@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,10 +82,16 @@ def turn_samples(
     streams = [ahead(read_frames(video, set(missing))) for video in videos]
     title = f"samples of {settings.image_size} px"
     with Bar(title, len(located), start=len(located) - len(missing)) as bar, ThreadPoolExecutor(workers) as pool:
+        running: deque[Future[None]] = deque()
         for row in zip(*streams, strict=True):
-            found = missing[row[0][0]]
-            _refuse_equal_pictures([picture for _, picture in row], found.frame, cameras)
-            _write(settings, folder, found, [picture for _, picture in row], cameras, framing, pool)
+            found, pictures = missing[row[0][0]], [picture for _, picture in row]
+            _refuse_equal_pictures(pictures, found.frame, cameras)
+            running.append(pool.submit(_write, settings, folder, found, pictures, cameras, framing))
+            if len(running) > workers:  # a bounded number of frames in memory
+                running.popleft().result()
+                bar.update(bar.done + 1)
+        for written in running:
+            written.result()
             bar.update(bar.done + 1)
 
 
@@ -106,11 +113,11 @@ def _refuse_equal_pictures(pictures: Sequence[np.ndarray], frame: int, cameras: 
 
 def _write(
     settings: MarkerlessDataset, folder: Path, found: Located, pictures: Sequence[np.ndarray], cameras: Sequence[LensCamera],
-    framing: Framing, pool: ThreadPoolExecutor,
+    framing: Framing,
 ) -> None:  # fmt: skip
     pairs = [framing.virtual(camera, view, found.centre) for view, camera in enumerate(cameras)]
     virtual = [v for _, v in pairs]
-    turned = list(pool.map(turned_part, pictures, found.silhouettes, [r for r, _ in pairs], virtual))
+    turned = [turned_part(*parts) for parts in zip(pictures, found.silhouettes, [r for r, _ in pairs], virtual, strict=True)]
     if not settings.may_leave:
         for picture, camera in zip(turned, cameras, strict=True):
             if not picture[..., 3].any() or touches_border(picture[..., 3] > 127):

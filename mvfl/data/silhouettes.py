@@ -15,7 +15,8 @@ from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.virtual import triangulate
 
 GRID = 48  # voxels per side of the cube around the animal
-OUTLINE_POINTS = 1500
+COARSE = 16  # of them in a first look, that leaves most of the cube out
+INNER_POINTS = 300  # of a silhouette, beside its outline
 CUBE_MARGIN = 1.05
 
 
@@ -58,9 +59,9 @@ class Silhouette:
 
     @cached_property
     def pixels(self) -> Float[np.ndarray, "n 2"]:
-        """Columns and rows of the animal, at most some thousand spread evenly, and its whole outline."""
+        """Columns and rows of the animal: some spread evenly, and its whole outline."""
         rows, columns = np.nonzero(self.bits)
-        step = max(1, len(rows) // OUTLINE_POINTS)
+        step = max(1, len(rows) // INNER_POINTS)
         contours = cv2.findContours(self.bits.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
         inside = np.stack([columns[::step], rows[::step]], 1)
         return np.concatenate([inside, *(c[:, 0] for c in contours)]) + np.array(self.corner) + 0.5
@@ -84,6 +85,13 @@ class Silhouette:
     def mirrored(self) -> Silhouette:
         """As in a picture that was mirrored left to right."""
         return Silhouette(self.bits[:, ::-1], (self.size[0] - self.corner[0] - self.bits.shape[1], self.corner[1]), self.size)
+
+    def grown(self, pixels: float) -> Silhouette:
+        """The silhouette with a border of some pixels around it."""
+        wide = int(np.ceil(pixels))
+        padded = np.pad(self.bits, wide).view(np.uint8)
+        near = cv2.distanceTransform(1 - padded, cv2.DIST_L2, 3) <= pixels + 1
+        return Silhouette(near, (self.corner[0] - wide, self.corner[1] - wide), self.size)
 
     def covers(self, pixels: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
         """Whether the animal is seen at (column, row); never where these are NaN."""
@@ -144,14 +152,24 @@ def carve_body(silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera],
     """
     centre, _ = triangulated_centre(silhouettes, cameras)
     half = CUBE_MARGIN * max(_radius(s, c, centre) for s, c in zip(silhouettes, cameras, strict=True))
-    axis = ((np.arange(GRID) + 0.5) / GRID * 2 - 1) * half
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) + centre
+    points = _grid(COARSE, half) + centre
+    for s, c in zip(silhouettes, cameras, strict=True):
+        depth = float(c.camera.w2c[2, :3] @ centre + c.camera.w2c[2, 3])
+        reach = c.camera.fx * 3**0.5 * half / COARSE / max(depth - 2 * half, depth / 4)  # half a coarse voxel's diagonal
+        points = points[s.grown(reach).covers(c.project(points))]
+    points = (points[:, None] + _grid(GRID // COARSE, half / COARSE)[None]).reshape(-1, 3)
     for s, c in zip(silhouettes, cameras, strict=True):
         points = points[s.covers(c.project(points))]
     voxel = 2 * half / GRID
     chosen = range(len(cameras)) if judged is None else judged
     seen = [shadow(points, voxel, silhouettes[v], cameras[v]) for v in chosen]
     return Body(points, voxel, np.array([s.overlap for s in seen]), np.array([s.lean for s in seen]))
+
+
+def _grid(side: int, half: float) -> Float[np.ndarray, "n 3"]:
+    """Centres of side^3 voxels of a cube about the origin."""
+    axis = ((np.arange(side) + 0.5) / side * 2 - 1) * half
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
 
 
 def _radius(silhouette: Silhouette, camera: LensCamera, centre: Float[np.ndarray, "3"]) -> float:

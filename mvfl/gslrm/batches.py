@@ -70,6 +70,14 @@ class Batches:
             seen = load_views(self.inputs, name, all_views=self.drawn_per_step, eight_bit=eight_bit)
         return seen if self.drawn_per_step else seen.select(slice(s.input_views)), wanted
 
+    def _left_out(self, pairs: list[Pair], step: int) -> list[Pair]:
+        """Without a spare camera, one of the inputs is left out of each step, so that an unseen one supervises it."""
+        inputs, recorded = len(pairs[0][0].images), len(pairs[0][1].images)
+        if recorded > inputs or inputs < 2:
+            return pairs
+        camera = int(np.random.default_rng([self.settings.seed, step, 3]).integers(inputs))
+        return [(seen.select([v for v in range(inputs) if v != camera]), wanted) for seen, wanted in pairs]
+
     def at(self, step: int) -> Pair:
         """Inputs and targets of a step, stacked; in pinned memory where there is a GPU."""
         s = self.settings
@@ -78,7 +86,9 @@ class Batches:
         if self.drawn_per_step:
             draws = random.Random(derived_seed(s.seed, step))
             chosen = [drawn_views(wanted, s, draws) for _, wanted in chosen]
-        elif s.target_views is not None:
+        else:
+            chosen = self._left_out(chosen, step)
+        if not self.drawn_per_step and s.target_views is not None:
             rng = np.random.default_rng([s.seed, step, 2])
             chosen = [
                 (seen, wanted.select(sorted(rng.permutation(len(wanted.images))[: s.target_views].tolist())))

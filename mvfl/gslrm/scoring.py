@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvfl.gslrm.hull_baseline import hull_pictures
 from mvfl.gslrm.model import Gslrm, GslrmOutput
 from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
 from mvfl.gslrm.views import Views
@@ -41,11 +42,12 @@ def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views)
 
 
 def pictures_without_model(inputs: Views, targets: Views) -> dict[str, Float[Tensor, "view 3 height width"]]:
-    """Baselines: a blank picture, the input of the camera nearest to each target's, and the mean of all inputs."""
+    """Baselines: blank, the input of the camera nearest to each target's, the mean of all inputs, the coloured visual hull."""
     directions = [torch.nn.functional.normalize(v.c2w[:, :3, 3], dim=-1) for v in (targets, inputs)]
     nearest = (directions[0] @ directions[1].T).argmax(1)
     return {
         "blank": torch.ones_like(targets.images),
         "copy": inputs.images[nearest],
         "mean": inputs.images.mean(0, keepdim=True).expand_as(targets.images),
+        "hull": hull_pictures(inputs, targets),
     }

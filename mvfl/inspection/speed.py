@@ -22,7 +22,7 @@ from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.losses import Targets, gslrm_loss
 from mvfl.gslrm.model import Gslrm, GslrmConfig
 from mvfl.gslrm.rendering import render_objects
-from mvfl.mvdiffusion.conditioning import POSE_FEATURES
+from mvfl.mvdiffusion.conditioning import POSE_FEATURES, RAY_CHANNELS
 from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import build_unet, with_view_conditioning
@@ -77,7 +77,7 @@ def time_unet_training(
     torch.manual_seed(0)
     e = config["projection_class_embeddings_input_dim"] // 2
     with device:
-        unet = with_view_conditioning(build_unet(config), "relative_pose").train()
+        unet = with_view_conditioning(build_unet(config), "rays").train()
         normalizer = StableUnCLIPImageNormalizer(embedding_dim=e)
     if checkpointing:
         unet.enable_gradient_checkpointing()
@@ -92,7 +92,7 @@ def time_unet_training(
     def step() -> None:
         batch = Batch(
             randn(objects * views, 2 * c, side, side), randn(objects, c, side, side), randn(objects, e), prompts,
-            randn(objects * views, POSE_FEATURES),
+            randn(objects * views, POSE_FEATURES), randn(objects * views, RAY_CHANNELS, side, side),
         )  # fmt: skip
         draws = draw(objects, views, (c, side, side), e, scheduler.config.num_train_timesteps, generator)
         with torch.autocast(device.type, precision):
@@ -119,7 +119,7 @@ def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, 
     torch.manual_seed(0)
     with device:
         pipeline = MultiViewPipeline(
-            unet=with_view_conditioning(build_unet(PUBLISHED_UNET), "relative_pose").eval(),
+            unet=with_view_conditioning(build_unet(PUBLISHED_UNET), "rays").eval(),
             vae=AutoencoderKL(
                 block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
                 up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, latent_channels=4, sample_size=PIXELS,
@@ -138,11 +138,12 @@ def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, 
         pictures = torch.rand(objects * VIEWS, 3, PIXELS, PIXELS)
         prompts = torch.randn(VIEWS, TOKENS, PUBLISHED_UNET["cross_attention_dim"])
         poses = torch.randn(objects * VIEWS, POSE_FEATURES)
+        rays = torch.randn(objects * VIEWS, RAY_CHANNELS, PIXELS // 8, PIXELS // 8)
     pipeline.set_progress_bar_config(disable=True)
 
     def call() -> None:
         with torch.autocast(device.type, precision):
-            pipeline(pictures, prompts, poses, num_inference_steps=steps, guidance_scale=3.0)
+            pipeline(pictures, prompts, poses, rays, num_inference_steps=steps, guidance_scale=3.0)
 
     return _row(f"six views, {steps} steps, guidance", objects, *_median_step(call, repeats))
 

@@ -14,6 +14,7 @@ from mvfl.runtime.files import InputError, write_json
 from mvfl.runtime.reading import read_table
 
 CAMERAS = "opencv_cameras.json"
+COMPRESSION = 2  # of PNG; the usual 6 takes three times as long and saves a tenth
 
 
 @dataclass(frozen=True)
@@ -81,5 +82,5 @@ def write_sample(
     (folder / "images").mkdir(parents=True)
     frames = [camera.to_frame(view) for view, camera in enumerate(cameras)]
     for frame, picture in zip(frames, pictures, strict=True):
-        picture.save(folder / frame["file_path"])
+        picture.save(folder / frame["file_path"], compress_level=COMPRESSION)
     write_json(folder / CAMERAS, {"id": name or folder.name, **info, "frames": frames})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -76,27 +76,49 @@ class ReconstructionScore(Strict):
 
     Attributes:
         sample: name.
-        held_out_cameras: whether no input had a camera that is scored.
-        scores: of the fine-tuned model.
+        targets: views that were scored; no input had one of their cameras.
+        scores: of the fine-tuned model; of the base in a zero-shot test.
         others: of the base without fine-tuning and of pictures that need no model.
     """
 
     sample: str
-    held_out_cameras: bool
+    targets: list[int]
     scores: Metrics
     others: dict[str, Metrics]
 
 
 class ReconstructionScores(Record):
-    """Scores of fine-tuned GS-LRM weights: means, and each sample."""
+    """Scores of fine-tuned GS-LRM weights: means, and each sample.
+
+    Attributes:
+        mean: of the fine-tuned weights.
+        baselines: of the base without fine-tuning and of pictures that need no model.
+        samples: each validation sample.
+        used: which weights are written and used: the fine-tuned ones only where they beat the base.
+    """
 
     remedy = "run the `gslrm` target first"
 
     mean: Metrics
     baselines: dict[str, Metrics]
     samples: list[ReconstructionScore]
+    used: Literal["finetuned", "base"] = "finetuned"
+
+    def per_target(self) -> dict[str, dict[str, Metrics]]:
+        """Scores by the set of views that was scored: each kind of picture's means."""
+        out: dict[str, dict[str, Metrics]] = {}
+        for key in sorted({tuple(row.targets) for row in self.samples}):
+            rows = [row for row in self.samples if tuple(row.targets) == key]
+            tables = [{"model": row.scores, **row.others} for row in rows]
+            out[", ".join(map(str, key))] = {
+                kind: {m: sum(t[kind][m] for t in tables) / len(tables) for m in tables[0][kind]} for kind in tables[0]
+            }
+        return out
 
     @property
-    def held_out_cameras(self) -> bool:
-        """Whether all scores are of cameras that no input had."""
-        return all(row.held_out_cameras for row in self.samples)
+    def judges(self) -> str:
+        """Which cameras judged, for people."""
+        sets = {tuple(row.targets) for row in self.samples}
+        if all(len(views) == 1 for views in sets) and len(sets) > 1:
+            return "cameras that no input had, each left out in turn"
+        return "cameras that no input had"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +15,7 @@ from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
 from mvfl.gslrm.training import GslrmTraining
+from mvfl.gslrm.unseen import Fold, unseen_fold
 from mvfl.gslrm.views import Views, load_views
 from mvfl.layout import Reconstruction
 from mvfl.metrics.pictures import save_grid
@@ -26,12 +26,15 @@ from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.lock import only_writer
-from mvfl.runtime.progress import tracked
+from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import Run
 from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import GslrmJob
 from mvfl.stages.synthetic import source_of
+
+METRICS = ("foreground_psnr", "foreground_ssim", "mask_iou")
+WORSE_PSNR, WORSE_IOU = 0.05, 0.005  # dB and overlap: less is no loss
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,21 @@ class Sources:
         pairs = {n: self.recorded(n)[0] if self.settings.real_targets else n for n in self.inputs.train}
         return Batches(self.settings, self.inputs, targets, pairs)
 
-    def validation_views(self, name: str) -> tuple[Views, Views, bool]:
-        """Input views and recorded targets of one validation sample, on the device.
-
-        Targets are cameras beyond the rig where the data has them; else all of the rig's but the reference picture.
-
-        Returns:
-            Inputs, targets, and whether the targets' cameras are ones that no input has.
-        """
+    def fold(self, name: str, number: int) -> Fold:
+        """Inputs and judging cameras of one validation sample."""
         source, reference = self.recorded(name)
-        recorded = load_views(self.real, source)
-        extra = list(range(self.real.views, len(recorded.images)))
-        chosen = extra or [v for v in range(self.real.views) if v != reference]
-        return self.seen(name).to(device()), recorded.select(chosen).to(device()), bool(extra)
+        recorded = len(self.real.sample(source).files)
+        return unseen_fold(self.inputs.views, recorded, self.settings.input_views, number, reference)
+
+    def validation_views(self, name: str, number: int) -> tuple[Views, Views, Fold]:
+        """Input views and recorded targets of one validation sample, on the device; no camera is among both."""
+        fold = self.fold(name, number)
+        recorded = load_views(self.real, self.recorded(name)[0])
+        seen = load_views(self.inputs, name, all_views=False)
+        return seen.select(fold.inputs).to(device()), recorded.select(fold.targets).to(device()), fold
 
     def seen(self, name: str) -> Views:
-        """The views that the network sees of a sample."""
+        """The views that the network sees of a sample when nothing is to be judged."""
         return load_views(self.inputs, name, all_views=False).select(slice(self.settings.input_views))
 
 
@@ -101,14 +103,14 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     sources = Sources(real, Manifest.read(job.synthetic) if s.inputs == "synthetic" and job.synthetic else real, s)
     refuse(gslrm_faults(s, real.name, sources.inputs.views))
     finetune(job, record.gslrm, sources, minutes)
-    grid, rows = _score(sources, out.weights, record.gslrm)
+    grid, scores = score_models(sources, {"model": out.weights, "base": record.gslrm})
+    if not beats_base(scores):
+        with written_aside(out.weights) as temporary:
+            save_gslrm(load_gslrm(record.gslrm, real.image_size, s.clip_xyz), temporary, 0, 0)
+        scores = scores.model_copy(update={"used": "base"})
+        say(f"The fine-tuned weights do not beat the base on {scores.judges}: the base's are used.")
     save_grid(out.renders, grid)
-    metrics = ("foreground_psnr", "foreground_ssim", "mask_iou")
-    ReconstructionScores(
-        mean={m: float(np.mean([r.scores[m] for r in rows])) for m in metrics},
-        baselines={k: {m: float(np.mean([r.others[k][m] for r in rows])) for m in metrics} for k in rows[0].others},
-        samples=rows,
-    ).write(out.metrics)
+    scores.write(out.metrics)
     model = load_gslrm(out.weights, real.image_size, s.clip_xyz).to(device())
     first = sources.inputs.val[0]
     gaussians = visible_gaussians(model, sources.seen(first), first)
@@ -135,18 +137,33 @@ def fingerprint(settings: GslrmFinetuning, checkpoint: Path, batches: Batches) -
     return Fingerprint(settings.decisive(weights_only=True), inputs, code_digest("mvfl.gslrm.training"))
 
 
-def _score(sources: Sources, weights: Path, base: Path) -> tuple[list[tuple[str, Tensor]], list[ReconstructionScore]]:
-    """A grid of pictures, and the scores of every validation sample beside those of the base and of pictures without a model."""
+def beats_base(scores: ReconstructionScores) -> bool:
+    """Whether fine-tuning was worth it: better in PSNR without a worse overlap, or in overlap without a worse PSNR."""
+    mine, base = scores.mean, scores.baselines["base"]
+    psnr, iou = mine["foreground_psnr"] - base["foreground_psnr"], mine["mask_iou"] - base["mask_iou"]
+    return (psnr > 0 and iou > -WORSE_IOU) or (iou > 0 and psnr > -WORSE_PSNR)
+
+
+def score_models(sources: Sources, weights: dict[str, Path]) -> tuple[list[tuple[str, Tensor]], ReconstructionScores]:
+    """A grid of pictures, and the scores of every validation sample beside those of pictures without a model.
+
+    Args:
+        sources: of inputs and targets.
+        weights: GS-LRM checkpoints by name; the first one is judged, the others stand beside it.
+    """
     size, s, names = sources.real.image_size, sources.settings, sources.inputs.val
-    model, before = (load_gslrm(path, size, s.clip_xyz).to(device()) for path in (weights, base))
+    models = {name: load_gslrm(path, size, s.clip_xyz).to(device()) for name, path in weights.items()}
     grid: list[tuple[str, Tensor]] = []
     rows = []
-    for name in tracked(names, "score 3D models", len(names)):
-        seen, wanted, held_out = sources.validation_views(name)
-        rendered, scores = evaluate_views(model, seen, wanted, s.renderer)
-        others: dict[str, Any] = {"base": evaluate_views(before, seen, wanted, s.renderer)[1]}
+    for number, name in enumerate(tracked(names, "score 3D models", len(names))):
+        seen, wanted, fold = sources.validation_views(name, number)
+        results = {key: evaluate_views(model, seen, wanted, s.renderer) for key, model in models.items()}
+        (rendered, scores), *_ = results.values()
+        others = {key: result[1] for key, result in list(results.items())[1:]}
         others |= {k: score_pictures(p, wanted) for k, p in pictures_without_model(seen, wanted).items()}
-        rows.append(ReconstructionScore(sample=name, held_out_cameras=held_out, scores=scores, others=others))
+        rows.append(ReconstructionScore(sample=name, targets=fold.targets, scores=scores, others=others))
         if len(grid) < 6:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
-    return grid, rows
+    mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in METRICS}  # noqa: E731
+    baselines = {k: mean([r.others[k] for r in rows]) for k in rows[0].others}
+    return grid, ReconstructionScores(mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows)

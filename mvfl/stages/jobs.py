@@ -154,6 +154,16 @@ class GslrmJob(Job):
     out: Path
 
 
+class ZeroShotJob(Job):
+    """Judge a base's GS-LRM on recorded views, without training; writes its page, scores and a 3D model."""
+
+    gslrm: GslrmFinetuning
+    samples: int = Field(8, ge=1, description="validation samples to judge, spread evenly")
+    base: BaseFile
+    manifest: File
+    out: Path
+
+
 class ReportJob(Job):
     """Write the page of an experiment."""
 
@@ -186,6 +196,6 @@ class ExportJob(Job):
 
 JOBS: dict[str, type[Job]] = {
     "data": DataJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob, "evaluate": EvaluateJob,
-    "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "report": ReportJob, "journal": JournalJob,
-    "export": ExportJob,
+    "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "zero_shot": ZeroShotJob, "report": ReportJob,
+    "journal": JournalJob, "export": ExportJob,
 }  # fmt: skip

@@ -118,6 +118,15 @@ class Plan:
             state=layout.state(name, "gslrm"), out=layout.reconstruction(name).folder,
         )  # fmt: skip
 
+    def zero_shot(self, dataset: str, base: str) -> jobs.ZeroShotJob:
+        """Judge a base's GS-LRM on recorded views, untrained, as the first experiment with both would use it."""
+        order = [self.config.experiment, *self.config.experiments]
+        found = [n for n in order if (self.experiment(n).dataset, self.experiment(n).base) == (dataset, base)]
+        return jobs.ZeroShotJob(
+            gslrm=self.experiment((found or order)[0]).gslrm, base=self.layout.base(base), manifest=self.layout.manifest(dataset),
+            out=self.layout.zero_shot(dataset, base).folder,
+        )  # fmt: skip
+
     def report(self, name: str, case: Case) -> jobs.ReportJob:
         """Write an experiment's page; the 3D result belongs on it only where the verdict was A."""
         layout = self.layout
@@ -159,7 +168,7 @@ class Plan:
             "synthetic": layout.synthetic(name), "report": layout.report(name), "base": layout.export(name),
         }  # fmt: skip
         checkpoint, verdict, model = layout.checkpoint(name, step), layout.verdict(name, step), layout.reconstruction(name)
-        folders = {"train": checkpoint, "evaluate": verdict, "gslrm": model}
+        folders = {"train": checkpoint, "evaluate": verdict, "gslrm": model, "zero_shot": layout.zero_shot(e.dataset, e.base)}
         return {k: [str(v)] for k, v in paths.items()} | {k: list(f.declared().values()) for k, f in folders.items()}
 
     def targets(self) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ LABELS = {
 
 MODEL_LABELS = {
     "base": "the base without fine-tuning", "copy": "the sampled view of the nearest camera", "mean": "mean of the sampled views",
-    "blank": "blank picture",
+    "blank": "blank picture", "hull": "the coloured visual hull of the sampled views",
 }  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
     return {
         "rows": [("this model", scores.mean)] + [(label, scores.baselines[key]) for key, label in MODEL_LABELS.items()],
         "ply": os.path.relpath(files.ply, page.parent),
-        "what": "cameras that no input had" if scores.held_out_cameras else "the rig's other cameras",
+        "what": scores.judges,
+        "used": scores.used,
         "images": {"turntable": _inline(files.turntable), "strip": _inline(files.strip), "renders": _inline(files.renders)},
     }

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 import torch
 from hostile import on_config, on_logs, on_media, on_pickles, on_records, on_weights
-from hostile.damage import Attack
+from hostile.damage import Attack, whole_file
 from hostile.good_files import (
     DECISION,
     EXPERIMENTS,
@@ -43,6 +43,7 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     from mvfl.config.load import load_config
     from mvfl.data.calibration import convert_calibration, read_calibration
     from mvfl.data.latents import LatentCache
+    from mvfl.data.masks import clean, read_mask
     from mvfl.data.pictures import read_rgba
     from mvfl.data.videos import read_frames
     from mvfl.geometry.rig import load_rig
@@ -85,7 +86,10 @@ def readers() -> dict[str, Callable[[Path], Any]]:
         "base record": lambda folder: BaseRecord.read(folder / "base.json"),
         "base check": check_base,
         "picture": lambda folder: read_rgba(folder / "cam_000.png", PIXELS),
-        "video": lambda folder: list(read_frames([folder / "video.mp4"], {0, 1})),
+        "video": lambda folder: list(read_frames(folder / "video.mp4", {0, 1})),
+        "calibration toml": lambda folder: read_calibration(folder / "cameras.toml", ["a", "b"], [(64, 64)] * 2),
+        "calibration yaml": lambda folder: read_calibration(folder / "cameras.yml", ["a", "b"], [(64, 64)] * 2),
+        "mask": lambda folder: clean(read_mask(folder / "000000.png")),
         "latent cache": lambda folder: (LatentIndex.read(folder / "index.json"), LatentCache.open(folder, "train")),
         "vgg": lambda folder: load_vgg(folder / "vgg19.safetensors"),
         "lpips": lambda folder: load_lpips(folder / "vgg16.pth", folder / "heads.pth"),
@@ -193,6 +197,9 @@ def attacks(scratch: Path) -> dict[str, list[Attack]]:
         "picture": on_media.picture_attacks(),
         "video": on_media.video_attacks(scratch),
         "latent cache": on_media.latent_cache_attacks(),
+        "calibration toml": whole_file("cameras.toml", text=True),
+        "calibration yaml": whole_file("cameras.yml", text=True),
+        "mask": [a for a in whole_file("000000.png") if not a.what.startswith("a picture")],  # another picture is a mask too
         "vgg": on_weights.vgg_attacks(),
         "lpips": on_weights.lpips_attacks(),
         "lock": on_records.lock_attacks(),
@@ -203,8 +210,7 @@ def attacks(scratch: Path) -> dict[str, list[Attack]]:
 READERS = (
     "config", "prompts", "unet", "gslrm pt", "gslrm safetensors", "ply", "log", "attempts", "status", "decision", "calibration",
     "pickle", "sample", "rig", "manifest", "base record", "base check", "picture", "video", "latent cache", "vgg", "lpips",
-    "lock",
-    "training state",
+    "lock", "training state", "calibration toml", "calibration yaml", "mask",
 )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_a_folder_holds_one_mask_per_frame_or_says_the_frame_in_the_name(tmp_pat
 
 def test_a_mask_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"x\.png cannot be read as a mask"):
+    with pytest.raises(InputError, match=r"x\.png cannot be read as a picture"):
         read_mask(tmp_path / "x.png")
 
 

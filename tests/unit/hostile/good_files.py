@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mvfl.geometry.cameras import orbit_camera
+from mvfl.geometry.cameras import camera_rows, orbit_camera
 from mvfl.geometry.rig import Rig
 from mvfl.gslrm.checkpoint import save_gslrm
 from mvfl.gslrm.gaussians import Gaussians
@@ -72,6 +73,9 @@ def write_seeds(root: Path, workflow: Path, base: Path) -> dict[str, Path]:
         "picture": lambda folder: picture().save(folder / "cam_000.png"),
         "video": lambda folder: write_video(folder / "video.mp4"),
         "latent cache": _latents,
+        "calibration toml": lambda folder: _write(folder / "cameras.toml", _toml_cameras()),
+        "calibration yaml": lambda folder: _storage_cameras(folder / "cameras.yml"),
+        "mask": lambda folder: Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), 6)).save(folder / "000000.png"),
         "vgg": lambda folder: save_file(vgg19_state(), folder / "vgg19.safetensors"),
         "lpips": _lpips,
         "lock": lambda folder: _json(folder / "lock", {"host": "node1", "pid": 4242, "slurm_job": "7"}),
@@ -250,6 +254,27 @@ def recorded_arrays() -> list[dict[str, np.ndarray]]:
     return [{"R": c.w2c[:3, :3].copy(), "T": c.w2c[:3, 3:].copy(), "K": k.copy()} for c in cameras]
 
 
+def _toml_cameras() -> str:
+    """As anipose leaves them."""
+    lines = []
+    for name, entry in zip("ab", recorded_arrays(), strict=False):
+        values = {"matrix": entry["K"].tolist(), "distortions": [-0.2, 0.01, 0.0, 0.0, 0.0], "size": [64, 64]}
+        values |= {"rotation": cv2.Rodrigues(entry["R"])[0].ravel().tolist(), "translation": entry["T"].ravel().tolist()}
+        lines += [f"[cam_{name}]", f'name = "{name}"', *(f"{k} = {v}" for k, v in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _storage_cameras(path: Path) -> None:
+    """As OpenCV writes them."""
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    for name, entry in zip("ab", recorded_arrays(), strict=False):
+        storage.startWriteStruct(name, cv2.FILE_NODE_MAP)
+        for key, value in entry.items():
+            storage.write(key, value)
+        storage.endWriteStruct()
+    storage.release()
+
+
 def _rig(cameras: int) -> Rig:
     return Rig("tiny", [orbit_camera(360.0 / cameras * i, 20.0, size=PIXELS) for i in range(cameras)])
 
@@ -289,4 +314,4 @@ def _latents(folder: Path) -> None:
     _json(folder / "index.json", index)
     np.save(folder / "train_moments.npy", numbers(3, 1, 2, 8, 4, 4).numpy().astype(np.float16))
     np.save(folder / "train_embeds.npy", numbers(3, 1, 2, 32).numpy())
-    np.save(folder / "train_places.npy", np.full((3, 2, 3), 2.5))
+    np.save(folder / "train_cameras.npy", np.tile(camera_rows(rig.cameras), (3, 1, 1)))

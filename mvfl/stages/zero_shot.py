@@ -1,0 +1,73 @@
+"""Stage `zero_shot`: what the base's GS-LRM makes of recorded views without any training, judged by cameras that it did not see.
+
+The cheapest decisive experiment: if this is good already, nothing needs to be trained for 3D from several views; if it is bad,
+fine-tuning has a figure to beat. Beside it stands the visual hull, which needs no network at all.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.export import visible_gaussians, write_model
+from mvfl.layout import ZeroShot
+from mvfl.metrics.pictures import save_grid
+from mvfl.records.base import BaseRecord
+from mvfl.records.manifest import Manifest, evenly
+from mvfl.runtime.devices import device
+from mvfl.runtime.files import InputError, write_text
+from mvfl.runtime.progress import say
+from mvfl.runtime.provenance import write_provenance
+from mvfl.stages.gslrm import Sources, score_models
+from mvfl.stages.jobs import ZeroShotJob
+
+LABELS = {
+    "hull": "the coloured visual hull (no network)", "copy": "the picture of the nearest camera", "mean": "mean of all pictures",
+    "blank": "blank picture",
+}  # fmt: skip
+
+
+def run(job: ZeroShotJob) -> None:
+    """Reconstruct validation samples from their recorded views and score cameras that were left out.
+
+    Raises:
+        InputError: the base has no GS-LRM, or its pictures have another size.
+    """
+    record, manifest, out = BaseRecord.read(job.base), Manifest.read(job.manifest), ZeroShot(job.out)
+    if record.gslrm is None:
+        raise InputError(f"{job.base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
+    chosen = Manifest(**{**vars(manifest), "val": evenly(manifest.val, job.samples)})
+    settings = job.gslrm.model_copy(update={"inputs": "real", "real_targets": True})
+    sources = Sources(chosen, chosen, settings)
+    grid, scores = score_models(sources, {"model": record.gslrm})
+    job.out.mkdir(parents=True, exist_ok=True)
+    scores.write(out.metrics)
+    save_grid(out.renders, grid)
+    model = load_gslrm(record.gslrm, manifest.image_size, settings.clip_xyz).to(device())
+    gaussians = visible_gaussians(model, sources.seen(chosen.val[0]), chosen.val[0])
+    write_model(gaussians, settings.turntable_views, manifest.image_size, settings.renderer, job.out)
+    rows = [("GS-LRM of the base, not trained", scores.mean)]
+    rows += [(label, scores.baselines[key]) for key, label in LABELS.items()]
+    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
+    text = environment.get_template("zero_shot.html.j2").render(
+        name=manifest.name, samples=len(chosen.val), judges=scores.judges, rows=rows, cameras=scores.per_target(),
+        best={m: max(row[m] for _, row in rows) for m in scores.mean}, images={k: _inline(v) for k, v in (
+            ("renders", out.renders), ("strip", out.strip), ("turntable", out.turntable))},
+    )  # fmt: skip
+    write_text(out.page, text)
+    write_provenance(job.out, "zero_shot", settings.model_dump(mode="json"), {"base": job.base, "manifest": job.manifest})
+    best = max((k for k in scores.baselines), key=lambda k: scores.baselines[k]["foreground_psnr"])
+    say(
+        f"GS-LRM without training: {scores.mean['foreground_psnr']:.2f} dB, overlap {scores.mean['mask_iou']:.3f}, on "
+        f"{scores.judges}; "
+        f"best without a network ({best}): {scores.baselines[best]['foreground_psnr']:.2f} dB, "
+        f"{scores.baselines[best]['mask_iou']:.3f}. Look at {out.page}."
+    )
+
+
+def _inline(path: Path) -> str:
+    kind = "gif" if path.suffix == ".gif" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
