@@ -37,7 +37,6 @@ rule export_base:
         LAYOUT.benchmark("export_base", "{experiment}")
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=8000,
         runtime=30,

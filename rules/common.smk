@@ -12,8 +12,8 @@ from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
 from mvfl.stages.planning import Plan
 
-# `.venv/bin/snakemake` without activation: the commands of its own environment are meant.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# Without activation, the commands of Snakemake's own environment are meant.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 try:
     CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])

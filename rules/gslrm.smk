@@ -8,8 +8,6 @@ rule judge_zero_shot:
         **LAYOUT.zero_shot("{dataset}", "{base}").declared(),
     log:
         LAYOUT.log("judge_zero_shot", "{dataset}-{base}"),
-    benchmark:
-        LAYOUT.benchmark("judge_zero_shot", "{dataset}-{base}")
     conda:
         "../envs/cuda.yaml"
     threads: 4

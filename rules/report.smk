@@ -12,7 +12,6 @@ rule render_report:
         LAYOUT.benchmark("render_report", "{experiment}")
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
@@ -35,11 +34,8 @@ rule write_journal:
         page=str(LAYOUT.journal.with_suffix(".md")),
     log:
         LAYOUT.log("write_journal"),
-    benchmark:
-        LAYOUT.benchmark("write_journal")
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=5,
@@ -63,11 +59,8 @@ rule report_exhausted:
         str(LAYOUT.exhausted),
     log:
         LAYOUT.log("report_exhausted"),
-    benchmark:
-        LAYOUT.benchmark("report_exhausted")
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=500,
         runtime=5,

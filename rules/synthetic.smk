@@ -42,7 +42,6 @@ rule join_synthetic:
         LAYOUT.benchmark("join_synthetic", "{experiment}")
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
