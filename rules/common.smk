@@ -1,6 +1,5 @@
 # What must be Snakemake's own: the configuration, wildcards, and functions of wildcards. The thinking: mvfl/stages/planning.py.
 import json
-import os
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -13,7 +12,7 @@ from mvfl.runtime.launch import launch_prefix
 from mvfl.stages.planning import Plan
 
 # Without activation, the commands of Snakemake's own environment are meant.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f'set -euo pipefail; PATH="$PATH:{Path(sys.executable).parent}"; ')
 
 try:
     CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])
