@@ -48,7 +48,7 @@ class FolderDataset(Strict):
         25.0, description="error of the masks' triangulated centre, in pixels of 512, median over samples"
     )
     min_silhouette_overlap: Fraction = Field(
-        0.65, description="overlap of the masks with the body that all of them allow, median; from 128 px on"
+        0.55, description="overlap of the masks with the body that all of them allow, median; from 64 px on"
     )
     max_clipped: Fraction = Field(0.1, description="share of pictures in which the animal may touch the border")
 
@@ -96,7 +96,7 @@ class MarkerlessDataset(Strict):
         25.0, description="mean error of the masks' triangulated centre, in pixels of 512 that the animal's frame has"
     )
     min_silhouette_overlap: Fraction = Field(
-        0.6, description="overlap of the masks with the body that all of them allow, whatever the animal's size"
+        0.5, description="overlap of the masks with the body that all of them allow, whatever the animal's size"
     )
     max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")

@@ -74,7 +74,7 @@ def ssim_loss(images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n
         images.float(), truth.float(), data_range=1.0, reduction="none", return_full_image=True
     )
     # torchmetrics pads by reflection; windows that lie wholly inside the picture are those of an unpadded filter.
-    return 1 - full[..., 5:-5, 5:-5].mean()
+    return (1 - full[..., 5:-5, 5:-5]).mean()  # the mean of a slice of ones and a bit loses what is left after the 1
 
 
 def pixelalign_loss(
