@@ -36,7 +36,7 @@ from mvfl.verdict.baselines import baselines
 from mvfl.verdict.scores import load_truth, score_views, slot_assignment
 
 ROOT = Path(__file__).parents[2]
-NAME = "embedded_base"
+NAME, SHIPPED = "embedded_base", "embedded_any_rig"
 CARD = json.loads((EMBEDDED / "card.json").read_text())["held_out"]
 
 
@@ -46,8 +46,14 @@ def config() -> WorkflowConfig:
 
 
 @pytest.fixture(scope="module")
-def rodents(config: WorkflowConfig) -> RodentDataset:
-    dataset = config.datasets[config.experiments[NAME].dataset]
+def shipped() -> WorkflowConfig:
+    """How the weights that ship were trained on."""
+    return load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / f"{SHIPPED}.yaml"])
+
+
+@pytest.fixture(scope="module")
+def rodents(shipped: WorkflowConfig) -> RodentDataset:
+    dataset = shipped.datasets[shipped.experiments[SHIPPED].dataset]
     assert isinstance(dataset, RodentDataset)
     return dataset
 
@@ -63,27 +69,36 @@ def held_out(tmp_path_factory: pytest.TempPathFactory, rodents: RodentDataset) -
 def test_the_recorded_settings_make_a_base_of_other_animals_than_the_demos(config: WorkflowConfig, rodents: RodentDataset) -> None:
     assert config.experiment == NAME and config.bases[config.experiments[NAME].base].kind == "scratch"
     demo = load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "demo.yaml"]).datasets["grey_mouse"]
-    assert isinstance(demo, RodentDataset) and demo.seed != rodents.seed, "every animal is drawn from (seed, index)"
+    many = config.datasets[config.experiments[NAME].dataset]
+    assert isinstance(demo, RodentDataset) and isinstance(many, RodentDataset)
+    assert len({demo.seed, rodents.seed, many.seed}) == 3, "every animal is drawn from (seed, index)"
+    assert min(many.any_rig, rodents.any_rig) > 0.5, "most animals stand before cameras of their own"
 
 
 def test_the_shipped_weights_give_the_figures_of_their_card(held_out: Manifest) -> None:
     vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae")
     quality = autoencoder_quality(vae, all_pictures(held_out, held_out.val), torch.device("cpu"))
-    assert quality["foreground_psnr"] == pytest.approx(CARD["autoencoder"]["foreground_psnr"], abs=1.0)
-    assert CARD["autoencoder"]["foreground_psnr"] >= 24
+    assert quality["foreground_psnr"] == pytest.approx(CARD["mixed"]["autoencoder"]["foreground_psnr"], abs=2.0)
     model = load_gslrm(EMBEDDED / "gslrm" / "gslrm.safetensors", held_out.image_size)
     scores = []
     for name in held_out.val:
         views = load_views(held_out, name)
         seen, wanted = views.select(slice(held_out.views)), views.select(slice(held_out.views, None))
-        scores.append(evaluate_views(model, seen, wanted, "torch")[1]["foreground_psnr"])
-    assert np.mean(scores) == pytest.approx(CARD["gslrm"]["foreground_psnr"], abs=1.0)
-    assert CARD["gslrm"]["foreground_psnr"] >= 22
+        scores.append(evaluate_views(model, seen, wanted, "torch")[1])
+    for metric, tolerance in {"foreground_psnr": 2.0, "mask_iou": 0.08}.items():
+        assert np.mean([s[metric] for s in scores]) == pytest.approx(CARD["mixed"]["gslrm"][metric], abs=tolerance)
 
 
-def test_the_shipped_unet_samples_what_its_card_says(config: WorkflowConfig, held_out: Manifest, tmp_path: Path) -> None:
-    experiment, card = config.experiments[NAME], CARD["multiview"]
-    assert all(card["model"][k] > card["nearest"][k] for k in ("psnr", "ssim", "iou")) and card["slot_accuracy"] >= 0.95
+def test_the_card_names_what_the_weights_are_worth_on_the_ring_and_on_any_rig() -> None:
+    for kind, slots in (("ring60", 0.95), ("any", 0.6)):
+        card = CARD[kind]["multiview"]
+        assert card["slot_accuracy"] >= slots
+        assert all(card["model"][k] > max(card["blank"][k], card["copy"][k]) for k in ("psnr", "ssim", "iou"))
+    assert CARD["any"]["gslrm"]["mask_iou"] >= 0.8
+
+
+def test_the_shipped_unet_samples_what_its_card_says(shipped: WorkflowConfig, held_out: Manifest, tmp_path: Path) -> None:
+    experiment, card = shipped.experiments[SHIPPED], CARD["mixed"]["multiview"]
     pipeline = MultiViewPipeline.from_pretrained(EMBEDDED)
     width = pipeline.unet.config.cross_attention_dim
     embed_prompts(experiment.prompt_style, EMBEDDED, tmp_path, width)
@@ -98,8 +113,8 @@ def test_the_shipped_unet_samples_what_its_card_says(config: WorkflowConfig, hel
         name: {k: float(v[truth.scored].mean()) for k, v in score_views(pictures, truth).items()}
         for name, pictures in {"model": images, "blank": others["blank"], "copy": others["copy"]}.items()
     }
-    assert float(slot_assignment(images, truth)[truth.scored].float().mean()) >= 0.85
-    for metric, tolerance in {"psnr": 1.5, "ssim": 0.1, "iou": 0.1}.items():
+    assert float(slot_assignment(images, truth)[truth.scored].float().mean()) >= 0.6
+    for metric, tolerance in {"psnr": 2.0, "ssim": 0.12, "iou": 0.13}.items():
         assert scores["model"][metric] == pytest.approx(card["model"][metric], abs=tolerance)
         assert scores["model"][metric] > max(scores["blank"][metric], scores["copy"][metric])
 

@@ -95,7 +95,7 @@ def test_a_whole_run_leaves_the_page_the_ply_the_journal_and_provenance(finished
         record = json.loads((finished / folder / "provenance.json").read_text())
         assert record["commit"] and record["packages"]["torch"] and record["settings"]
     metrics = json.loads((experiment / "gslrm" / "metrics.json").read_text())
-    assert set(metrics["baselines"]) == {"base", "blank", "copy", "mean"} and "blank picture" in page
+    assert set(metrics["baselines"]) == {"base", "blank", "copy", "mean", "hull"} and "blank picture" in page
 
 
 def test_the_log_holds_the_promised_numbers(finished: Path) -> None:
