@@ -65,7 +65,7 @@ def test_the_given_order_wins_by_a_margin_and_nothing_is_named(six: Seen) -> Non
     assert len(fits) == 6 and not any(m.kind for m in fits)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_one_degree_in_one_camera_is_named(seed: int, six: Seen) -> None:
     rng = np.random.default_rng(seed)
     view, axis = int(rng.integers(6)), rng.normal(size=3)
