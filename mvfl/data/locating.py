@@ -14,17 +14,16 @@ import numpy as np
 
 from mvfl.config.datasets import MarkerlessDataset
 from mvfl.data.evidence import LEAST_AREA, Moment, twins
-from mvfl.data.masks import Cleaned, MaskSource, clean
+from mvfl.data.masks import MaskSource, clean
 from mvfl.data.silhouettes import Silhouette, carve_body, triangulated_centre
 from mvfl.data.videos import ahead
 from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.virtual import looking_at_origin, moved, triangulate
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import Bar, say
-from mvfl.runtime.reading import parse_json
+from mvfl.runtime.reading import named_errors, parse_json
 
 ANIMAL = 0.35  # of the picture's side: sqrt(area) of an animal in the pictures for which reprojection limits are meant
-SPECKS = 0.05  # of the animal: a second piece as large as this is worth a word
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,17 @@ def locate(
     return located, {n: reason for n in order if isinstance(reason := known[n], str)}
 
 
-def _cleaned(source: MaskSource, wanted: set[int]) -> Iterator[tuple[int, Cleaned]]:
+def _cleaned(source: MaskSource, wanted: set[int]) -> Iterator[tuple[int, Silhouette | None]]:
     for number, mask in source.read(wanted):
-        yield number, Cleaned(None) if mask is None else clean(mask)
+        yield number, None if mask is None else clean(mask)
 
 
-def _located(settings: MarkerlessDataset, number: int, masks: Sequence[Cleaned], cameras: Sequence[LensCamera]) -> Located | str:
+def _located(
+    settings: MarkerlessDataset, number: int, masks: Sequence[Silhouette | None], cameras: Sequence[LensCamera]
+) -> Located | str:
     """The animal in one frame, or why the frame is unfit."""
     silhouettes = []
-    for mask, camera in zip(masks, cameras, strict=True):
-        s = mask.silhouette
+    for s, camera in zip(masks, cameras, strict=True):
         if s is None:
             return f"the mask of camera {camera.name} is empty"
         if s.touches_border():
@@ -183,11 +183,13 @@ def _read_log(path: Path, selected: set[int]) -> dict[int, Located | str]:
         return known
     lines = path.read_bytes().split(b"\n")
     whole = b"".join(line + b"\n" for line in lines[:-1])
-    for line in lines[:-1]:
-        entry = parse_json(line.decode())
-        number = entry["frame"]
-        if number in selected:
-            known[number] = entry["reason"] if "reason" in entry else Located(**{**entry, "centre": np.array(entry["centre"])})
+    with named_errors(path, "the list of located frames", "delete it; the frames are located again"):
+        for line in lines[:-1]:
+            entry = parse_json(line.decode())
+            number = entry["frame"]
+            if number in selected:
+                values = {**entry, "centre": np.array(entry.get("centre"))}
+                known[number] = entry["reason"] if "reason" in entry else Located(**values)
     path.write_bytes(whole)
     return known
 

@@ -262,7 +262,7 @@ class Outliner:
             animal = cv2.resize(animal, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
         out = np.zeros(hint.shape, np.uint8)
         out[top:bottom, left:right] = animal
-        silhouette = clean(out).silhouette
+        silhouette = clean(out)
         out[:] = 0
         if silhouette is not None:
             silhouette.draw(out, 255)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,41 +24,25 @@ from mvfl.runtime.files import InputError
 LEVEL = 127
 GAP = 5
 HOLE = 0.01
-SPECKS = 0.02  # of the animal; other pieces larger than this together are worth a word
 
 
-@dataclass(frozen=True)
-class Cleaned:
-    """A mask after cleaning.
-
-    Attributes:
-        silhouette: the animal; None where the mask is empty.
-        second: area of the second largest piece over the animal's.
-    """
-
-    silhouette: Silhouette | None
-    second: float = 0.0
-
-
-def clean(mask: UInt8[np.ndarray, "height width"]) -> Cleaned:
-    """The animal of a mask by the rules above."""
+def clean(mask: UInt8[np.ndarray, "height width"]) -> Silhouette | None:
+    """The animal of a mask by the rules above; None where the mask is empty."""
     level = 0 if mask.max() <= 1 else LEVEL
     binary = (mask > level).view(np.uint8)
     x, y, width, height = cv2.boundingRect(binary)
     if not width:
-        return Cleaned(None)
+        return None
     # Only the part that holds something is looked at: masks are mostly empty.
     low, high = (max(0, x - GAP), max(0, y - GAP)), (x + width + GAP, y + height + GAP)
     part = binary[low[1] : high[1], low[0] : high[0]]
     closed = cv2.morphologyEx(part, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GAP, GAP)))
-    count, labels, table, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    areas = table[1:, cv2.CC_STAT_AREA]
-    order = np.argsort(areas)[::-1]
-    animal = ((labels == order[0] + 1) & (part > 0)).view(np.uint8)
-    second = float(areas[order[1]] / areas[order[0]]) if count > 2 else 0.0
+    _, labels, table, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    largest = 1 + int(table[1:, cv2.CC_STAT_AREA].argmax())
+    animal = ((labels == largest) & (part > 0)).view(np.uint8)
     full = np.zeros(mask.shape, np.uint8)
     full[low[1] : high[1], low[0] : high[0]] = _filled(animal)
-    return Cleaned(Silhouette.of(full.view(bool)), second)
+    return Silhouette.of(full.view(bool))
 
 
 def _filled(animal: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:

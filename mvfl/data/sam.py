@@ -53,7 +53,7 @@ class SamOutliner:
         logits = self.model(pixel_values=values, input_boxes=boxes, multimask_output=False).pred_masks.float().cpu()
         full = torch.nn.functional.interpolate(logits.flatten(0, 1), hint.shape, mode="bilinear", align_corners=False)[0, 0]
         found = (full > 0).numpy().astype(np.uint8) * 255
-        silhouette = clean(found).silhouette
+        silhouette = clean(found)
         out = np.zeros(hint.shape, np.uint8)
         if silhouette is not None:
             silhouette.draw(out, 255)

@@ -143,12 +143,11 @@ class Body:
         return float(self.overlaps.mean())
 
 
-def carve_body(silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera], judged: Sequence[int] | None = None) -> Body:
+def carve_body(silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera]) -> Body:
     """Carve the visual hull in a cube around the animal, as large as the animal, and compare its silhouettes with those given.
 
     Args:
-        silhouettes, cameras: one per view; those that carve.
-        judged: views that are compared; default: all.
+        silhouettes, cameras: one per view.
     """
     centre, _ = triangulated_centre(silhouettes, cameras)
     half = CUBE_MARGIN * max(_radius(s, c, centre) for s, c in zip(silhouettes, cameras, strict=True))
@@ -161,8 +160,7 @@ def carve_body(silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera],
     for s, c in zip(silhouettes, cameras, strict=True):
         points = points[s.covers(c.project(points))]
     voxel = 2 * half / GRID
-    chosen = range(len(cameras)) if judged is None else judged
-    seen = [shadow(points, voxel, silhouettes[v], cameras[v]) for v in chosen]
+    seen = [shadow(points, voxel, s, c) for s, c in zip(silhouettes, cameras, strict=True)]
     return Body(points, voxel, np.array([s.overlap for s in seen]), np.array([s.lean for s in seen]))
 
 
