@@ -133,7 +133,7 @@ def train_job(
         settings["training"] |= training or {}
         usual: dict[str, Any] = {
             "run": settings, "wandb": Wandb(mode="disabled"), "until_step": until, "manifest": tiny_data, "base": tiny_base,
-            "latents": tiny_latents, "prompts": tiny_prompts, "state": folder / "state", "out": folder / f"checkpoint-{until}",
+            "latents": [tiny_latents], "prompts": tiny_prompts, "state": folder / "state", "out": folder / f"checkpoint-{until}",
         }  # fmt: skip
         return TrainJob.model_validate(usual | job)
 

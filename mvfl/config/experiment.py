@@ -143,6 +143,14 @@ class Experiment(TrainingRun, Generation):
 
     description: str = ""
     base: str
-    dataset: str
+    dataset: str = Field(description="data set that is judged, generated for and reconstructed")
+    also_learn_from: list[str] = Field(
+        [], description="further data sets for the multi-view training: other animals, recordings and rigs"
+    )
     evaluation_step: PositiveInt | None = Field(None, description="default: evaluation.step")
     gslrm: GslrmFinetuning = GslrmFinetuning()
+
+    @property
+    def datasets(self) -> list[str]:
+        """All data sets of the training, the judged one first."""
+        return [self.dataset, *self.also_learn_from]

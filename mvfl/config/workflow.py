@@ -42,6 +42,10 @@ class WorkflowConfig(Strict):
         for name, experiment in self.experiments.items():
             known(experiment.base, self.bases, f"experiments.{name}.base")
             known(experiment.dataset, self.datasets, f"experiments.{name}.dataset")
+            for other in experiment.also_learn_from:
+                known(other, self.datasets, f"experiments.{name}.also_learn_from")
+            if len(set(experiment.datasets)) < len(experiment.datasets):
+                raise ValueError(f"experiments.{name}: a data set is named twice in dataset and also_learn_from; name each once.")
             step = experiment.evaluation_step or self.evaluation.step
             if step > experiment.training.steps:
                 raise ValueError(
@@ -66,19 +70,25 @@ class WorkflowConfig(Strict):
         return self
 
     def _faults(self, experiment: Experiment) -> Iterator[str]:
-        dataset, base = self.datasets[experiment.dataset], self.bases[experiment.base]
-        rig = _rig_of(dataset)
-        views = len(dataset.camera_names()) if isinstance(dataset, MarkerlessDataset) else len(rig.cameras) if rig else 0
-        size = image_size_of(base)
-        if size is not None and size != dataset.image_size:
-            yield (
-                f"data set {experiment.dataset} has pictures of {dataset.image_size} px, base {experiment.base} samples {size} px; "
-                f"set datasets.{experiment.dataset}.image_size to {size} or use another base."
-            )
-        # Videos that do not exist yet say nothing about the number of views; the stage asks again.
-        yield from view_faults(experiment, experiment.dataset, views or None, rig is not None and rig.is_symmetric)
+        for name in experiment.datasets:
+            dataset, size = self.datasets[name], image_size_of(self.bases[experiment.base])
+            if size is not None and size != dataset.image_size:
+                yield (
+                    f"data set {name} has pictures of {dataset.image_size} px, base {experiment.base} samples {size} px; set "
+                    f"datasets.{name}.image_size to {size} or use another base."
+                )
+            rig = _rig_of(dataset)
+            yield from view_faults(experiment, name, self._views(name), rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
-        yield from gslrm_faults(experiment.gslrm, experiment.dataset, views or None)
+        yield from gslrm_faults(experiment.gslrm, experiment.dataset, self._views(experiment.dataset))
+
+    def _views(self, name: str) -> int | None:
+        """Cameras of a data set. Videos that do not exist yet say nothing; the stage asks again."""
+        dataset = self.datasets[name]
+        if isinstance(dataset, MarkerlessDataset):
+            return len(dataset.camera_names()) or None
+        rig = _rig_of(dataset)
+        return len(rig.cameras) if rig else None
 
 
 def _rig_of(dataset: Dataset) -> Rig | None:

@@ -33,7 +33,7 @@ def examine(config: WorkflowConfig) -> list[Finding]:
     """
     used = config.experiments.values()
     bases = {e.base for e in used}
-    datasets = {e.dataset for e in used}
+    datasets = {d for e in used for d in e.datasets}
     return [
         *_packages(),
         *_accelerator(),

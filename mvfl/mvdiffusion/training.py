@@ -25,8 +25,8 @@ from mvfl.data.latents import LatentCache
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.slots import slot_orders, tell
-from mvfl.mvdiffusion.unet import reference_path_norm
+from mvfl.mvdiffusion.slots import tell
+from mvfl.mvdiffusion.unet import reference_path_norm, with_views
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
 from mvfl.runtime.devices import Pace
 from mvfl.runtime.endings import Collapsed
@@ -43,18 +43,47 @@ Validate = Callable[[MultiViewPipeline, int], tuple[Path, dict[str, float]]]
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What a segment learns from.
+class Recorded:
+    """One data set that a segment learns from.
 
     Attributes:
         cache: latents of the training split.
         rig: names the order of the slots; what they are told are the samples' own cameras.
-        prompts: text embedding per word [word, token, width].
+        orders: view index per (reference, slot).
     """
 
     cache: LatentCache
     rig: Rig
+    orders: Int[np.ndarray, "reference slot"]
+
+    def shown(self, most: int | None) -> int:
+        """Slots of an object in one pass."""
+        return min(len(self.rig.cameras), most or len(self.rig.cameras))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a segment learns from.
+
+    Attributes:
+        parts: data sets; a pass shows one of them, so that all its objects have equally many views.
+        prompts: text embedding per word [word, token, width].
+    """
+
+    parts: list[Recorded]
     prompts: Tensor
+
+    def draw(self, seed: int, turn: int, objects: int) -> tuple[Recorded, Int[np.ndarray, " object"]]:
+        """The part and the samples of one pass: parts as often as they have samples, each in shuffles of its own.
+
+        Args:
+            seed: of the run.
+            turn: number of the pass, over all steps, processes and passes of a step.
+            objects: of the pass.
+        """
+        sizes = np.array([len(part.cache) for part in self.parts])
+        number = np.random.default_rng([seed, turn, 0x9A47]).choice(len(sizes), p=sizes / sizes.sum())
+        return self.parts[number], batch_indices(int(sizes[number]), objects, turn, seed)
 
 
 @contextlib.contextmanager
@@ -97,37 +126,37 @@ def shown(
 
 
 def make_batch(
-    data: TrainingData, choice: TrainingRun, orders: np.ndarray, samples: np.ndarray, draw_seed: list[int], scaling_factor: float,
+    part: Recorded, prompts: Tensor, choice: TrainingRun, samples: np.ndarray, draw_seed: list[int], scaling_factor: float,
     device: torch.device,
 ) -> Batch:  # fmt: skip
     """Collect cached latents in slot order for some samples; variant and reference are drawn from `draw_seed`.
 
     Args:
-        data: what to learn from.
+        part: what to learn from.
+        prompts: text embedding per word [word, token, width].
         choice: reference, view conditioning and the most views of a step.
-        orders: view index per (reference, slot).
         samples: their numbers in the cache.
         draw_seed: decides variants and references.
         scaling_factor: of the latents.
         device: where the batch goes.
     """
-    cache, rng = data.cache, np.random.default_rng(draw_seed)
+    cache, rng = part.cache, np.random.default_rng(draw_seed)
     variants = rng.integers(cache.variants, size=len(samples))
-    drawn = rng.integers(len(orders), size=len(samples))
+    drawn = rng.integers(len(part.orders), size=len(samples))
     references = drawn if choice.reference == "random" else np.full(len(samples), choice.reference)
-    slots = shown(orders[references], references, choice.training.views_per_step, rng)
+    slots = shown(part.orders[references], references, choice.training.views_per_step, rng)
     picked = cache.moments[samples[:, None], variants[:, None], slots]
     moments = torch.from_numpy(picked).to(device, non_blocking=True).float()
     seen = torch.from_numpy(cache.moments[samples, variants, references]).to(device).float()
     channels = seen.shape[1] // 2
     # Each slot is told the camera that took its own picture.
     told = [(np.asarray(cache.cameras[s]), order.tolist()) for s, order in zip(samples, slots, strict=True)]
-    words, poses, rays = tell(choice.view_conditioning, data.rig, told, seen.shape[-1])
+    words, poses, rays = tell(choice.view_conditioning, part.rig, told, seen.shape[-1])
     return Batch(
         target_moments=moments.flatten(0, 1),
         reference_latents=seen[:, :channels] * scaling_factor,
         embeds=torch.from_numpy(cache.embeds[samples, variants, references]).to(device),
-        prompts=data.prompts[words],
+        prompts=prompts[words],
         poses=None if poses is None else poses.to(device),
         rays=None if rays is None else rays.to(device),
     )
@@ -163,8 +192,7 @@ class MultiViewTraining:
             pipeline.image_noising_scheduler, pipeline.vae.config.scaling_factor, t.condition_drop_rate, t.snr_weighting,
             t.snr_gamma,
         )  # fmt: skip
-        self.data = TrainingData(data.cache, data.rig, data.prompts.to(self.device))
-        self.orders = slot_orders(data.rig, experiment.view_conditioning)
+        self.data = TrainingData(data.parts, data.prompts.to(self.device))
         self.per_pass = t.batch_size * self.accelerator.num_processes
         # Weights, EMA and two moments per state, one state in the making, and the exported weights.
         weight_bytes = 4 * sum(p.numel() for p in self.unet.parameters())
@@ -259,14 +287,15 @@ class MultiViewTraining:
     def _passes(self) -> Tensor:
         """Forward and backward of one step's batches; their losses."""
         t, a = self.t, self.accelerator
-        samples = batch_indices(len(self.data.cache), self.per_pass * t.gradient_accumulation, self.step, t.seed)
         losses = []
         for micro in range(t.gradient_accumulation):
             place = micro * a.num_processes + a.process_index
-            mine = samples[place * t.batch_size : (place + 1) * t.batch_size]
+            turn = self.step * t.gradient_accumulation * a.num_processes + place
+            part, mine = self.data.draw(t.seed, turn, t.batch_size)
+            with_views(self.unet, part.shown(t.views_per_step))
             key = [t.seed, self.step, place]
             scale = self.objective.scaling_factor
-            batch = make_batch(self.data, self.experiment, self.orders, mine, key, scale, self.device)
+            batch = make_batch(part, self.data.prompts, self.experiment, mine, key, scale, self.device)
             draws = draw(
                 len(mine), len(batch.target_moments) // len(mine), batch.reference_latents.shape[1:], batch.embeds.shape[1],
                 self.objective.timesteps, generator(self.device, *key),

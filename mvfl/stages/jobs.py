@@ -93,7 +93,11 @@ class TrainJob(Job):
     until_step: int = Field(ge=1)
     manifest: Path = Field(description="for validation; the latents stand for its pictures")
     base: BaseFile
-    latents: Annotated[Path, Made(("index.json",)), Field(description="folder of the latent cache")]
+    latents: Annotated[
+        list[Path],
+        Made(("index.json",)),
+        Field(min_length=1, description="latent caches, that of the judged data set first"),
+    ]
     prompts: Annotated[Path, Made(), Field(description="clr_embeds.pt of this segment's prompt style")]
     start: Annotated[Path | None, Made(Checkpoint.names)] = Field(None, description="checkpoint of the segment before")
     state: Path = Field(description="training state and log; kept between runs")

@@ -29,7 +29,9 @@ class Plan:
     def __init__(self, config: WorkflowConfig) -> None:
         self.config, self.layout = config, Layout(config.results)
         # Experiments that share data, base and augmentation share one cache.
-        self.caches = {self.latents_name(name): name for name in config.experiments}
+        self.caches = {
+            self.latents_name(name, dataset): (name, dataset) for name, e in config.experiments.items() for dataset in e.datasets
+        }
 
     def experiment(self, name: str) -> Experiment:
         """Settings of an experiment."""
@@ -39,11 +41,11 @@ class Plan:
         """Optimiser step at which an experiment is judged."""
         return evaluation_step(self.config, name)
 
-    def latents_name(self, name: str) -> str:
-        """Name of an experiment's latent cache."""
+    def latents_name(self, name: str, dataset: str) -> str:
+        """Name of an experiment's latent cache of one data set."""
         e = self.experiment(name)
         mark = digest([e.augmentation.model_dump(mode="json"), e.training.seed])[:8]
-        return f"{e.dataset}-{e.base}-{mark}"
+        return f"{dataset}-{e.base}-{mark}"
 
     # ---------------------------------------------------------------------------------------------------- jobs
     def data(self, dataset: str) -> jobs.DataJob:
@@ -64,9 +66,10 @@ class Plan:
 
     def latents(self, cache: str) -> jobs.LatentsJob:
         """Encode the pictures of a data set."""
-        e = self.experiment(self.caches[cache])
+        name, dataset = self.caches[cache]
+        e = self.experiment(name)
         return jobs.LatentsJob(
-            augmentation=e.augmentation, seed=e.training.seed, manifest=self.layout.manifest(e.dataset),
+            augmentation=e.augmentation, seed=e.training.seed, manifest=self.layout.manifest(dataset),
             base=self.layout.base(e.base), out=self.layout.latents(cache).parent,
         )  # fmt: skip
 
@@ -76,7 +79,7 @@ class Plan:
         before = [s for s in segment_ends(self.config, name) if s < step]
         return jobs.TrainJob(
             run=part_of(e, TrainingRun), wandb=self.config.wandb, until_step=step, manifest=layout.manifest(e.dataset),
-            base=layout.base(e.base), latents=layout.latents(self.latents_name(name)).parent,
+            base=layout.base(e.base), latents=[layout.latents(self.latents_name(name, d)).parent for d in e.datasets],
             prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
             start=layout.checkpoint(name, before[-1]).folder if before else None,
             state=layout.state(name, "mvdiffusion"), out=layout.checkpoint(name, step).folder,
@@ -217,10 +220,11 @@ class Plan:
         for name in names:
             e, last = self.experiment(name), self.verdict_step(name)
             settings = self.config.bases[e.base]
-            for dataset in {e.dataset, *([settings.dataset] if isinstance(settings, ScratchBase) else [])}:
+            for dataset in dict.fromkeys([*e.datasets, *([settings.dataset] if isinstance(settings, ScratchBase) else [])]):
                 yield "prepare_dataset", self.data(dataset)
             yield "prepare_base", self.base(e.base)
-            yield "cache_latents", self.latents(self.latents_name(name))
+            for dataset in e.datasets:
+                yield "cache_latents", self.latents(self.latents_name(name, dataset))
             for step in (s for s in segment_ends(self.config, name) if s <= last):
                 yield "embed_prompts", self.prompts(e.base, e.prompt_style_at(step))
                 yield "train_mvdiffusion", self.train(name, step)

@@ -10,12 +10,13 @@ from pathlib import Path
 from mvfl.config.agreement import refuse, view_faults
 from mvfl.config.experiment import Sampling
 from mvfl.data.latents import LatentCache
+from mvfl.geometry.rig import Rig
 from mvfl.layout import Checkpoint
 from mvfl.metrics.pictures import save_grid
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.sampling import Sampler
-from mvfl.mvdiffusion.slots import WORDS
-from mvfl.mvdiffusion.training import MultiViewTraining, TrainingData, Validate, ema_weights
+from mvfl.mvdiffusion.slots import WORDS, slot_orders
+from mvfl.mvdiffusion.training import MultiViewTraining, Recorded, TrainingData, Validate, ema_weights
 from mvfl.mvdiffusion.unet import load_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.records.base import BaseRecord
 from mvfl.records.checkpoint import step_of
@@ -51,18 +52,13 @@ def run(job: TrainJob, minutes: float | None = None) -> None:
 
 def train(job: TrainJob, minutes: float | None = None, validate: Validate | None = None) -> None:
     """The stage without its lock, with a validation of the caller's choice."""
-    index_file = job.latents / "index.json"
-    index, base = LatentIndex.read(index_file), BaseRecord.read(job.base)
-    index.require_base(base.hash, job.latents)
-    rig = index.cameras(index_file)
+    base = BaseRecord.read(job.base)
+    parts = [_part(folder, job, base) for folder in job.latents]
     pipeline = MultiViewPipeline.from_pretrained(base.pipeline)
     pipeline.unet = with_view_conditioning(widen_conv_in(pipeline.unet), job.run.view_conditioning)
     pipeline.text_encoder = None  # prompts are encoded already; nothing stays in memory twice
-    views, width = len(rig.cameras), pipeline.unet.config.cross_attention_dim
-    with_views(pipeline.unet, min(views, job.run.training.views_per_step or views))
-    refuse(view_faults(job.run, f"rig {rig.name}", views, rig.is_symmetric))
-    data = TrainingData(LatentCache.open(job.latents, "train"), rig, read_prompts(job.prompts, WORDS, width))
-    training = MultiViewTraining(job.run, pipeline, data, job.state, fingerprint(job, index_file, base), job.until_step, minutes)
+    data = TrainingData(parts, read_prompts(job.prompts, WORDS, pipeline.unet.config.cross_attention_dim))
+    training = MultiViewTraining(job.run, pipeline, data, job.state, fingerprint(job, base), job.until_step, minutes)
     if job.start is not None:
         start = Checkpoint(job.start)
         training.restore(step_of(start), lambda: load_unet(start.unet).state_dict())
@@ -72,25 +68,41 @@ def train(job: TrainJob, minutes: float | None = None, validate: Validate | None
     w = job.wandb
     training.run(Run(job.run.wandb_run, "mvdiffusion", config, w.project, w.entity, w.mode), validate)
     if training.main:
-        _export(training, job, rig.hash)
+        _export(training, job, parts[0].rig)
     training.accelerator.wait_for_everyone()
 
 
-def fingerprint(job: TrainJob, index: Path, base: BaseRecord) -> Fingerprint:
+def _part(folder: Path, job: TrainJob, base: BaseRecord) -> Recorded:
+    """One latent cache, and whether this training can learn from it."""
+    file = folder / "index.json"
+    index = LatentIndex.read(file)
+    index.require_base(base.hash, folder)
+    rig = index.cameras(file)
+    refuse(view_faults(job.run, f"rig {rig.name}", len(rig.cameras), rig.is_symmetric))
+    return Recorded(LatentCache.open(folder, "train"), rig, slot_orders(rig, job.run.view_conditioning))
+
+
+def _indices(job: TrainJob) -> dict[str, Path]:
+    """Index of each latent cache, by name; the first one's is `latents`."""
+    return {f"latents_{i}" if i else "latents": folder / "index.json" for i, folder in enumerate(job.latents)}
+
+
+def fingerprint(job: TrainJob, base: BaseRecord) -> Fingerprint:
     """What makes a training state usable. Prompts are left out: they change at the boundaries of a curriculum."""
-    inputs = {"latents": sha256(index), "base": base.hash}
+    inputs = {name: sha256(file) for name, file in _indices(job).items()} | {"base": base.hash}
     return Fingerprint(job.run.decisive(weights_only=True), inputs, code_digest("mvfl.mvdiffusion.training"))
 
 
-def _export(training: MultiViewTraining, job: TrainJob, rig_hash: str) -> None:
+def _export(training: MultiViewTraining, job: TrainJob, rig: Rig) -> None:
     """Write the EMA weights: the one artefact that evaluation and generation both use."""
     with ema_weights(training.unet, training.ema) as unet, written_aside(job.out) as folder:
         written = Checkpoint(folder)
+        with_views(unet, len(rig.cameras))
         unet.save_pretrained(written.unet)
         shutil.copyfile(job.state / "log.jsonl", written.log)
-        inputs: dict[str, Path | str] = {"prompts": job.prompts, "latents": job.latents / "index.json", "base": job.base}
+        inputs: dict[str, Path | str] = {"prompts": job.prompts, "base": job.base, **_indices(job)}
         settings = {"step": job.until_step, **job.run.model_dump(mode="json")}
-        write_provenance(folder, "train", settings, inputs, rig_hash)
+        write_provenance(folder, "train", settings, inputs, rig.hash)
         require_written(written.weights, unet.state_dict())
 
 

@@ -18,7 +18,7 @@ from mvfl.geometry.rig import Rig, load_rig
 from mvfl.mvdiffusion.conditioning import pluecker_rays, pose_features
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.slots import slot_orders, slot_words
-from mvfl.mvdiffusion.training import TrainingData, make_batch
+from mvfl.mvdiffusion.training import Recorded, make_batch
 from mvfl.mvdiffusion.unet import build_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.runtime.files import InputError
 
@@ -65,10 +65,9 @@ def test_each_sample_of_a_batch_is_told_its_own_cameras() -> None:
     walked = turned(rig, 0, 10)
     rows = np.array([camera_rows(rig.cameras), walked])
     cache = LatentCache(np.zeros((2, 1, 6, 2, 1, 1), np.float16), np.zeros((2, 1, 6, 3), np.float32), rows)
-    data = TrainingData(cache, rig, torch.zeros(6, 1, 1))
+    part = Recorded(cache, rig, slot_orders(rig, "rays"))
     choice = TrainingRun(reference=2, view_conditioning="rays", wandb_run="x")
-    orders = slot_orders(rig, "rays")
-    batch = make_batch(data, choice, orders, np.array([1, 0]), [0], 1.0, torch.device("cpu"))
+    batch = make_batch(part, torch.zeros(6, 1, 1), choice, np.array([1, 0]), [0], 1.0, torch.device("cpu"))
     own = [walked, camera_rows(rig.cameras)]
     assert batch.poses is not None and torch.equal(batch.poses, torch.cat([pose_features(p, rig.slot_order(2)) for p in own]))
     assert batch.rays is not None and torch.equal(batch.rays, torch.cat([pluecker_rays(p, rig.slot_order(2), 1) for p in own]))
@@ -80,11 +79,11 @@ def test_of_many_views_a_step_shows_the_reference_and_some_others_in_slot_order(
     cache = LatentCache(
         np.zeros((1, 1, 24, 2, 1, 1), np.float16), np.zeros((1, 1, 24, 3), np.float32), camera_rows(rig.cameras)[None]
     )
-    data = TrainingData(cache, rig, torch.arange(6.0)[:, None, None])
+    part, prompts = Recorded(cache, rig, slot_orders(rig, "relative_pose")), torch.arange(6.0)[:, None, None]
     choice = TrainingRun(view_conditioning="relative_pose", wandb_run="x", training=Training(views_per_step=5))
     seen = set()
     for step in range(40):
-        batch = make_batch(data, choice, slot_orders(rig, "relative_pose"), np.array([0]), [step], 1.0, torch.device("cpu"))
+        batch = make_batch(part, prompts, choice, np.array([0]), [step], 1.0, torch.device("cpu"))
         assert batch.poses is not None and len(batch.poses) == len(batch.prompts) == len(batch.target_moments) == 5
         turns = (-torch.atan2(batch.poses[:, 1], batch.poses[:, 0])).rad2deg().round() % 360
         assert turns[0] == 0 and turns.tolist() == sorted(turns.tolist())

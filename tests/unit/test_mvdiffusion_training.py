@@ -11,21 +11,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_BASE
 from PIL import Image
 from safetensors.torch import load_file
 
+from mvfl.config.datasets import RodentDataset
 from mvfl.config.evaluation import Wandb
-from mvfl.geometry.rig import load_rig
+from mvfl.data.latents import LatentCache
+from mvfl.data.render import render_dataset
+from mvfl.geometry.cameras import orbit_camera
+from mvfl.geometry.rig import Rig, load_rig
 from mvfl.layout import Checkpoint
+from mvfl.mvdiffusion import training
 from mvfl.mvdiffusion.objective import Objective
+from mvfl.mvdiffusion.objective import draw as objective_draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.training import Recorded, TrainingData
+from mvfl.records.provenance import Provenance
 from mvfl.runtime.endings import Collapsed, Unfinished
 from mvfl.runtime.files import InputError
+from mvfl.stages import latents
 from mvfl.stages.base import prepare_base
-from mvfl.stages.jobs import TrainJob
+from mvfl.stages.jobs import LatentsJob, TrainJob
 from mvfl.stages.train import train
 
 MakeJob = Callable[..., TrainJob]
@@ -136,7 +146,7 @@ def test_a_later_segment_never_starts_from_nothing(train_job: MakeJob, tmp_path:
 def test_a_latent_cache_of_another_base_is_refused(train_job: MakeJob, tiny_latents: Path, tmp_path: Path) -> None:
     foreign = with_index(tiny_latents, tmp_path / "cache", base_hash="other")
     with pytest.raises(InputError, match="encoded with another base"):
-        train(train_job(tmp_path, 2, latents=foreign))
+        train(train_job(tmp_path, 2, latents=[foreign]))
 
 
 def test_a_missing_reference_is_refused(train_job: MakeJob, tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_words_alone_train_on_a_uniform_ring_and_are_refused_on_another_rig(
     def on_rig(name: str) -> TrainJob:
         cache = with_index(tiny_latents, tmp_path / name, base_hash=base.hash, rig=load_rig(name, 32).to_json())
         run = {"view_conditioning": "relative_prompt"}
-        return train_job(tmp_path / f"on_{name}", 1, run=run, latents=cache, base=tmp_path / "base" / "base.json")
+        return train_job(tmp_path / f"on_{name}", 1, run=run, latents=[cache], base=tmp_path / "base" / "base.json")
 
     ring, measured = on_rig("ring60"), on_rig("markerless_mouse_1")
     train(ring)
@@ -161,6 +171,51 @@ def test_words_alone_train_on_a_uniform_ring_and_are_refused_on_another_rig(
     with pytest.raises(InputError, match="relative_prompt needs a uniform ring, and rig markerless_mouse_1 has none"):
         train(measured)
     assert not measured.out.exists()
+
+
+@pytest.fixture(scope="module")
+def four_camera_latents(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Other animals before another rig, of four cameras, one of them above."""
+    out = tmp_path_factory.mktemp("four")
+    rig = Rig("four", [orbit_camera(a, e, size=32) for a, e in ((0, 10), (80, 30), (170, 80), (250, 0))])
+    (out / "rig.json").write_text(json.dumps(rig.to_json()))
+    settings = RodentDataset(kind="rodent", image_size=32, rig=str(out / "rig.json"), train=6, val=1, seed=8, fill=0.75)
+    render_dataset("four", settings, out / "data", 2)
+    job = {"augmentation": {"backgrounds": ["white"], "tints": 1}, "seed": 0, "base": tiny_base, "out": out / "cache"}
+    latents.run(LatentsJob.model_validate(job | {"manifest": out / "data" / "manifest.json"}))
+    return out / "cache"
+
+
+def test_one_training_learns_from_recordings_of_several_rigs(
+    train_job: MakeJob, tiny_latents: Path, four_camera_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[int] = []
+    monkeypatch.setattr(training, "draw", lambda *a: shapes.append(a[1]) or objective_draw(*a))
+    both = [tiny_latents, four_camera_latents]
+    whole, begun, resumed = (train_job(tmp_path / f, until, latents=both) for f, until in (("a", 4), ("b", 2), ("b", 4)))
+    for job in (whole, begun, resumed):
+        train(job)
+    assert set(shapes) == {4, 6}, "a pass shows the views of one rig"
+    assert same_weights(whole, resumed)
+    assert json.loads(Checkpoint(whole.out).config.read_text())["num_views"] == 6, "those of the judged data set"
+    record = Provenance.read(Checkpoint(whole.out).provenance)
+    assert [record.unchanged(key).parent for key in ("latents", "latents_1")] == both
+
+
+def test_data_sets_are_drawn_as_often_as_they_have_samples() -> None:
+    def part(samples: int) -> Recorded:
+        rows = np.zeros((samples, 1, 16))
+        cache = LatentCache(np.zeros((samples, 1, 1, 2, 1, 1), np.float16), np.zeros((samples, 1, 1, 3), np.float32), rows)
+        return Recorded(cache, load_rig("ring60"), np.zeros((1, 1), int))
+
+    data = TrainingData([part(30), part(10)], torch.zeros(6, 1, 1))
+    drawn = [data.draw(1, turn, 2) for turn in range(2000)]
+    small = [samples for chosen, samples in drawn if chosen is data.parts[1]]
+    assert 0.22 < len(small) / len(drawn) < 0.28
+    assert set(np.concatenate(small)) == set(range(10))
+    alone = TrainingData([part(30)], torch.zeros(6, 1, 1))
+    one_pass = np.concatenate([alone.draw(1, turn, 2)[1] for turn in range(15)])
+    assert sorted(one_pass) == list(range(30)), "one data set alone is gone through in shuffles"
 
 
 def test_numbers_and_pictures_reach_the_wandb_run(train_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from mvfl.config.load import load_config
 from mvfl.config.strict import CASES
 from mvfl.layout import Checkpoint, Layout, Reconstruction
 from mvfl.runtime.files import InputError
-from mvfl.stages.jobs import JOBS, TrainJob
+from mvfl.stages.jobs import JOBS, DataJob, LatentsJob, TrainJob
 from mvfl.stages.planning import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +44,23 @@ def test_a_job_travels_as_json_and_comes_back_the_same(plan: Plan) -> None:
 def test_what_a_job_reads_is_what_other_stages_make(plan: Plan) -> None:
     layout = plan.layout
     read = plan.train("curriculum", 4).inputs()
-    assert read["latents"] == [layout.latents(plan.latents_name("curriculum"))]
+    assert read["latents"] == [layout.latents(plan.latents_name("curriculum", "tiny_mouse"))]
     assert layout.checkpoint("curriculum", 2).weights in read["start"] and "manifest" not in read
     assert set(plan.synthetic("mouse_6x_aug", "1-of-1").inputs()) == {"manifest", "base", "checkpoint", "prompts"}
     assert plan.gslrm("mouse_6x_aug").inputs()["synthetic"] == [layout.synthetic("mouse_6x_aug")]
+
+
+def test_every_data_set_of_a_training_is_made_and_encoded(tmp_path: Path) -> None:
+    overlay = tmp_path / "two.yaml"
+    overlay.write_text(yaml.safe_dump({
+        "datasets": {"another": {"kind": "rodent", "rig": "facelift", "image_size": 32, "train": 4, "val": 1}},
+        "experiments": {"mouse_6x_aug": {"also_learn_from": ["another"]}},
+    }))  # fmt: skip
+    plan = plan_of(ROOT / "configs" / "ci.yaml", overlay)
+    jobs = plan.case_jobs("A")
+    assert [job.name for job in jobs["prepare_dataset"] if isinstance(job, DataJob)] == ["tiny_mouse", "another"]
+    assert [job.out for job in jobs["cache_latents"] if isinstance(job, LatentsJob)] == plan.train("mouse_6x_aug", 4).latents
+    assert plan.evaluate("mouse_6x_aug", 4).manifest == plan.layout.manifest("tiny_mouse")
 
 
 def test_settings_that_change_no_result_are_not_decisive(plan: Plan, tmp_path: Path) -> None:
