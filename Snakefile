@@ -8,6 +8,11 @@ min_version("9.27")
 configfile: "workflow_config.yaml"
 
 
+# Jobs that share the generation of views; --set-scatter changes it, and nothing else.
+scattergather:
+    synthetic=1,
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/base.smk"
@@ -21,7 +26,10 @@ include: "rules/report.smk"
 
 localrules:
     all,
+    embed_prompts,
+    decide,
     join_synthetic,
+    render_report,
     write_journal,
     report_exhausted,
 
@@ -40,7 +48,7 @@ for target, files in PLAN.targets().items():
         name:
             target
         input:
-            files,
+            lambda w, target=target, files=files: FORCED.collected(target, files),
         localrule: True
 
 

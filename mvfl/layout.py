@@ -33,13 +33,17 @@ class Files:
 
 @dataclass(init=False, frozen=True)
 class Verdict(Files):
-    """`evaluation/step-<step>`: case and reasons, scores and baselines, recorded and sampled views, the training's loss."""
+    """`evaluation/step-<step>`: scores and baselines, recorded and sampled views, the training's loss; case and reasons."""
 
-    names = ("decision.json", "metrics.json", "views.png", "loss.png")
-    decision: Path
+    names = ("metrics.json", "views.png", "loss.png", "decision.json")
     metrics: Path
     views: Path
     loss: Path
+    decision: Path
+
+    def scored(self) -> dict[str, str]:
+        """The files of the stage `score`; the decision has a stage of its own."""
+        return {name: file for name, file in self.declared().items() if name != "decision"}
 
 
 @dataclass(init=False, frozen=True)

@@ -19,6 +19,7 @@ rule prepare_base:
         runtime=120,
     params:
         decisive=decisive("base"),
+        files=lambda w: PLAN.weights_files(w.base),
         job=job_of("base"),
     message:
         "Checking base {wildcards.base}: every file is there and hashed."

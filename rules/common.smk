@@ -3,12 +3,15 @@ import json
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import Job
 
 from mvfl.config.load import parse_config
 from mvfl.config.strict import CASES
 from mvfl.records.decision import DecisionRecord
+from mvfl.runtime.endings import allowed_restarts, growing
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
+from mvfl.stages.forced import Forced
 from mvfl.stages.planning import Plan
 
 # Without activation, the commands of Snakemake's own environment are meant.
@@ -21,6 +24,25 @@ except InputError as error:
 
 PLAN = Plan(CONFIG)
 LAYOUT = PLAN.layout
+
+
+FORCED = Forced(
+    PLAN,
+    workflow,
+    lambda name: gather.synthetic(str(LAYOUT.piece(name, "{scatteritem}"))),
+)
+
+
+# Not in dry runs; a job of a cluster finds what was set aside here, whichever node it runs on.
+onstart:
+    if workflow.is_main_process:
+        FORCED.set_aside()
+
+
+# A job's note beside its log decides whether it is started again: a spent time budget is no failure, a mistake stays one.
+Job.restart_times = property(
+    lambda job: allowed_restarts(job.log, job.attempt, job.rule.restart_times)
+)
 
 
 def any_of(names):
@@ -44,7 +66,8 @@ JOBS = {
     "prompts": lambda w: PLAN.prompts(w.base, w.style),
     "latents": lambda w: PLAN.latents(w.latents),
     "train": lambda w: PLAN.train(w.experiment, int(w.step)),
-    "evaluate": lambda w: PLAN.evaluate(w.experiment, int(w.step)),
+    "score": lambda w: PLAN.score(w.experiment, int(w.step)),
+    "decide": lambda w: PLAN.decide(w.experiment, int(w.step)),
     "generation": lambda w: PLAN.generation(w.experiment),
     "synthetic": lambda w: PLAN.synthetic(w.experiment, w.scatteritem),
     "gslrm": lambda w: PLAN.gslrm(w.experiment),
@@ -78,9 +101,11 @@ def decisive(stage):
 
 
 def decided_case(name):
-    """The recorded decision; raises inside Snakemake until the checkpoint rule has run."""
+    """A person's decision, or the recorded one; for that it raises inside Snakemake until the checkpoint rule has run."""
+    if name in CONFIG.decisions:
+        return CONFIG.decisions[name]
     step = PLAN.verdict_step(name)
-    output = checkpoints.evaluate_checkpoint.get(experiment=name, step=step).output
+    output = checkpoints.decide.get(experiment=name, step=step).output
     return DecisionRecord.read(Path(output.decision)).case
 
 

@@ -14,10 +14,11 @@ rule prepare_dataset:
         "../envs/cpu.yaml"
     threads: 16
     resources:
-        mem_mb=lambda w, attempt: 8000 * attempt,
+        mem_mb=growing(8000, LAYOUT.log("prepare_dataset", "{dataset}")),
         runtime=240,
     params:
         decisive=decisive("data"),
+        files=lambda w: PLAN.recorded_files(w.dataset),
         pictures=lambda w: PLAN.pictures_mark(w.dataset),
         job=job_of("data"),
     message:

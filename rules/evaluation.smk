@@ -1,26 +1,47 @@
-# The verdict. A checkpoint rule: what runs next depends on its decision.
+# The verdict: what was measured on a GPU, and the decision. A checkpoint: what runs next depends on it.
 
 
-checkpoint evaluate_checkpoint:
+rule score_checkpoint:
     input:
-        unpack(inputs_of("evaluate")),
+        unpack(inputs_of("score")),
     output:
-        **LAYOUT.verdict("{experiment}", "{step}").declared(),
+        **LAYOUT.verdict("{experiment}", "{step}").scored(),
     log:
-        LAYOUT.log("evaluate_checkpoint", "{experiment}-{step}"),
+        LAYOUT.log("score_checkpoint", "{experiment}-{step}"),
     benchmark:
-        LAYOUT.benchmark("evaluate_checkpoint", "{experiment}-{step}")
+        LAYOUT.benchmark("score_checkpoint", "{experiment}-{step}")
     conda:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 24000 * attempt,
+        mem_mb=growing(24000, LAYOUT.log("score_checkpoint", "{experiment}-{step}")),
         runtime=240,
         gpu=0,
     params:
-        decisive=decisive("evaluate"),
-        job=job_of("evaluate"),
+        decisive=decisive("score"),
+        job=job_of("score"),
     message:
-        "Judging {wildcards.experiment} at step {wildcards.step}: metrics per slot, baselines, decision A-D."
+        "Measuring {wildcards.experiment} at step {wildcards.step}: metrics per slot, baselines."
     shell:
-        "mvfl evaluate --job {params.job:q} --threads {threads} --log {log:q}"
+        "mvfl score --job {params.job:q} --threads {threads} --log {log:q}"
+
+
+checkpoint decide:
+    input:
+        unpack(inputs_of("decide")),
+    output:
+        decision=str(LAYOUT.verdict("{experiment}", "{step}").decision),
+    log:
+        LAYOUT.log("decide", "{experiment}-{step}"),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        decisive=decisive("decide"),
+        job=job_of("decide"),
+    message:
+        "Deciding on {wildcards.experiment} at step {wildcards.step}: A, B, C or D."
+    shell:
+        "mvfl decide --job {params.job:q} --log {log:q}"

@@ -12,7 +12,7 @@ rule judge_zero_shot:
         "../envs/cuda.yaml"
     threads: 4
     resources:
-        mem_mb=lambda w, attempt: 24000 * attempt,
+        mem_mb=growing(24000, LAYOUT.log("judge_zero_shot", "{dataset}-{base}")),
         runtime=60,
         gpu=0,
     params:
@@ -37,7 +37,7 @@ rule finetune_gslrm:
         "../envs/cuda.yaml"
     threads: 8
     resources:
-        mem_mb=lambda w, attempt: 32000 * attempt,
+        mem_mb=growing(32000, LAYOUT.log("finetune_gslrm", "{experiment}")),
         runtime=1440,
         gpu=0,
     params:

@@ -14,7 +14,7 @@ rule cache_latents:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=lambda w, attempt: 16000 * attempt,
+        mem_mb=growing(16000, LAYOUT.log("cache_latents", "{latents}")),
         runtime=240,
         gpu=0,
     params:
@@ -39,7 +39,7 @@ rule train_mvdiffusion:
         "../envs/cuda.yaml"
     threads: 8
     resources:
-        mem_mb=lambda w, attempt: 32000 * attempt,
+        mem_mb=growing(32000, LAYOUT.log("train_mvdiffusion", "{experiment}-{step}")),
         runtime=1440,
         gpu=0,
     params:

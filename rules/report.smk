@@ -41,6 +41,9 @@ rule write_journal:
         runtime=5,
     params:
         cases=json.dumps(CONFIG.cases, sort_keys=True),
+        decisions=lambda w: [
+            str(d) for d in PLAN.journal(PLAN.route(decided_case)).decisions
+        ],
         job=lambda w, input: PLAN.journal(PLAN.route(decided_case)).model_dump_json(),
     message:
         "Writing the journal of {input.decisions}."

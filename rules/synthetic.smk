@@ -1,10 +1,6 @@
 # Generated views per sample, from the checkpoint that was judged; in pieces that can run beside each other.
 
 
-scattergather:
-    synthetic=1,
-
-
 rule generate_synthetic:
     input:
         unpack(inputs_of("synthetic")),
@@ -18,7 +14,9 @@ rule generate_synthetic:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=16000,
+        mem_mb=growing(
+            16000, LAYOUT.log("generate_synthetic", "{experiment}-{scatteritem}")
+        ),
         runtime=720,
         gpu=0,
     params:

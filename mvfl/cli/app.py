@@ -17,8 +17,10 @@ from mvfl.cli.looking import benchmark_app, looking_app
 from mvfl.cli.options import LOOK, PEOPLE, Log, Threads, begin
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
-from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, Unfinished
+from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinished, note_ending
 from mvfl.runtime.files import InputError
+from mvfl.runtime.launch import requeue
+from mvfl.runtime.lock import Busy
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import require_file
 
@@ -114,20 +116,34 @@ def _is_sentence(error: Exception) -> bool:
     return isinstance(error, ValueError) and bool(frames) and str(Path(__file__).parents[1]) in frames[-1].filename
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether the same job could succeed later as it is: another one held the lock, or the disk did not answer."""
+    return any(isinstance(e, Busy | OSError) and not isinstance(e, FileNotFoundError) for e in (error, error.__cause__))
+
+
 def main() -> None:
     """Run the command line; every expected fault ends in a sentence and a truthful exit status."""
     try:
         app()
+    except SystemExit as end:
+        note_ending("done" if not end.code else "mistake")
+        raise
     except Unfinished as stop:
         say(str(stop))
+        note_ending("time_spent" if isinstance(stop, TimeSpent) else "failed")
+        if isinstance(stop, TimeSpent):
+            requeue()
         sys.exit(EXIT_UNFINISHED)
     except Collapsed as stop:
         say(str(stop))
+        note_ending("mistake")
         sys.exit(1)
     except Exception as error:  # the log of a job must hold whatever ended it
         if _is_sentence(error):
             say(f"Error: {error}")
+            note_ending("failed" if _may_pass(error) else "mistake")
         else:
+            note_ending("failed")
             say(traceback.format_exc())
             remedy = (
                 "use a smaller batch_size, or a card with more memory" if "out of memory" in str(error) else "see the lines above"

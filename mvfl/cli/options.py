@@ -18,9 +18,11 @@ PEOPLE, LOOK, PLUMBING = "What people type first", "Looking", "Stages, as the wo
 def begin(log: Path | None, threads: int) -> int:
     """Open the log and use the cores that the scheduler gave; returns how many that are. Loads torch."""
     from mvfl.runtime.devices import limit_threads
+    from mvfl.runtime.endings import begin_note
     from mvfl.runtime.progress import open_log
 
     open_log(log)
+    begin_note(log)
     used = min(threads, os.cpu_count() or threads)
     limit_threads(used)
     return used

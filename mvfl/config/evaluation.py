@@ -34,15 +34,20 @@ class LpipsFiles(Strict):
     heads: Path = Field(description="LPIPS' linear layers for VGG (vgg.pth of the lpips package)")
 
 
-class Evaluation(Strict):
+class Scoring(Strict):
+    """What the stage `score` reads: which pictures are sampled and compared."""
+
+    samples: PositiveInt = Field(20, description="validation samples, each with every reference view")
+    references: Literal["first", "all", "in_turn"] = Field("all", description="in_turn: sample i with view i as its input")
+    lpips: LpipsFiles | None = Field(None, description="adds LPIPS to metrics.json; decides nothing")
+    seed: int = 7
+
+
+class Evaluation(Scoring):
     """The verdict."""
 
     step: PositiveInt = Field(2000, description="optimiser step at which the checkpoint is judged")
-    samples: PositiveInt = Field(20, description="validation samples, each with every reference view")
-    references: Literal["first", "all", "in_turn"] = Field("all", description="in_turn: sample i with view i as its input")
     thresholds: Thresholds = Thresholds()
-    lpips: LpipsFiles | None = Field(None, description="adds LPIPS to metrics.json; decides nothing")
-    seed: int = 7
 
 
 class Wandb(Strict):

@@ -90,7 +90,8 @@ class GslrmTraining:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.updates, self.step = saved["updates"], step
-            say(f"Resuming at step {step}.")
+            last = step == self.settings.steps
+            say(f"Step {step} is trained already: its results are written again." if last else f"Resuming at step {step}.")
 
     def snapshot(self) -> dict[str, Any]:
         """What is needed to go on bit for bit."""

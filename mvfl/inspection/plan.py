@@ -12,7 +12,7 @@ from mvfl.config.strict import Case
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.layout import Layout
 from mvfl.runtime.tracking import read_log
-from mvfl.stages.jobs import EvaluateJob, GslrmJob, SyntheticJob, TrainJob
+from mvfl.stages.jobs import GslrmJob, ScoreJob, SyntheticJob, TrainJob
 from mvfl.stages.planning import Plan
 
 
@@ -101,11 +101,11 @@ def plan_case(config: WorkflowConfig, case: Case, speeds: Speeds = Speeds()) -> 
         seconds += plan.verdict_step(name) * step
         segments = sum(cast(TrainJob, j).out.is_relative_to(plan.layout.experiment(name)) for j in jobs["train_mvdiffusion"])
         out.gigabytes += 4 * sizes.unet * (4 * t.keep_states + segments) / 1e9
-    for job in jobs["evaluate_checkpoint"]:
-        e = cast(EvaluateJob, job)
-        references = VIEWS if e.evaluation.references == "all" and e.sampling.reference == "random" else 1
+    for job in jobs["score_checkpoint"]:
+        e = cast(ScoreJob, job)
+        references = VIEWS if e.scoring.references == "all" and e.sampling.reference == "random" else 1
         _, share = _scale(plan, e.experiment)
-        seconds += e.evaluation.samples * references * speeds.sampling * e.sampling.sampling.steps / 50 * share
+        seconds += e.scoring.samples * references * speeds.sampling * e.sampling.sampling.steps / 50 * share
     last = out.experiments[-1]
     sizes, share = _scale(plan, last)
     size = config.datasets[plan.experiment(last).dataset].image_size

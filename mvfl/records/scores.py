@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -36,6 +36,26 @@ class Measurements:
     loss_state: str
 
 
+@dataclass(frozen=True)
+class LossTrend:
+    """Robust trend of the loss over the last steps.
+
+    Attributes:
+        last: median of the last tenth.
+        slope_per_1000: Theil-Sen slope, relative to the median loss, per 1000 steps.
+        low, high: 95 % bootstrap interval of the slope.
+        oscillation: lag-one autocorrelation of the detrended loss; near 0 is noise, far below 0 jumps to and fro.
+        state: `falling`, `plateau`, `rising`, `oscillating` or `broken` (NaN).
+    """
+
+    last: float | None
+    slope_per_1000: float | None
+    low: float | None
+    high: float | None
+    oscillation: float | None
+    state: str
+
+
 class ViewScores(Record):
     """Scores of a checkpoint's views.
 
@@ -51,6 +71,7 @@ class ViewScores(Record):
         colour_consistency: agreement of colours between views, relative to the recorded ones.
         per_reference: reference view -> metrics.
         loss_trend: of the training.
+        reached: Unix time of the last training step before the verdict.
         lpips: per kind of picture, where files for it were named.
     """
 
@@ -67,7 +88,8 @@ class ViewScores(Record):
     hull_iou_per_slot: list[float]
     colour_consistency: float
     per_reference: dict[str, Metrics]
-    loss_trend: dict[str, Any]
+    loss_trend: LossTrend
+    reached: float | None
     lpips: Metrics | None = Field(None, description="lower is more alike")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvfl.runtime.files import InputError
+from mvfl.runtime.progress import say
 
 
 def accelerate_command(per_node: int, nodes: int = 1, rank: int = 0, address: str | None = None, port: int = 0) -> list[str]:
@@ -51,6 +52,19 @@ def _ask(*command: str) -> str:
     if done.returncode:
         raise InputError(f"`{' '.join(command)}` failed: {done.stderr.strip()}; several nodes can only be used inside a SLURM job.")
     return done.stdout
+
+
+def requeue() -> bool:
+    """Ask SLURM to start this job again under its id, with its whole time limit; False outside SLURM or where it refuses.
+
+    To Snakemake the job simply goes on: no failure, no retry used up.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or os.environ.get("RANK", "0") != "0":
+        return False
+    done = subprocess.run(["timeout", "60", "scontrol", "requeue", job], capture_output=True, text=True)
+    say("SLURM starts this job again." if done.returncode == 0 else f"SLURM does not start it again: {done.stderr.strip()}")
+    return done.returncode == 0
 
 
 def launch_on_node(per_node: int, command: Sequence[str]) -> None:

@@ -19,6 +19,10 @@ from mvfl.runtime.reading import read_table
 REQUEUE_PATIENCE = 90.0  # seconds; SLURM's KillWait is 30 by default
 
 
+class Busy(InputError):
+    """Another job writes there; later it will not."""
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold `<folder>/lock` with host, process id and SLURM job; a lock whose holder is gone is taken over.
@@ -26,7 +30,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     A job that SLURM requeued waits for its former self to end.
 
     Raises:
-        InputError: another live job holds it.
+        Busy: another live job holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
@@ -45,7 +49,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                     time.sleep(1)  # this job before its requeue: SLURM is about to end it
                     continue
                 who = f"SLURM job {holder['slurm_job']}" if holder.get("slurm_job") else f"process {holder['pid']}"
-                raise InputError(
+                raise Busy(
                     f"{folder} is being written by {who} on {holder['host']}. Wait for it or end it; if it is surely gone, "
                     f"delete {path}."
                 ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvfl.runtime.endings import Unfinished
+from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.training_state import StopRequest, TrainingState
 
 
@@ -66,4 +66,5 @@ class Tail:
         """
         if stopping and step < self.until:
             reason = self.stop.reason or "another process asked for it"
-            raise Unfinished(f"Stopped at step {step} of {self.until} ({reason}); the state is saved, run again to go on.")
+            ending = TimeSpent if self.stop.time_spent else Unfinished
+            raise ending(f"Stopped at step {step} of {self.until} ({reason}); the state is saved, run again to go on.")

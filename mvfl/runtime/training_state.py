@@ -15,12 +15,15 @@ import torch
 
 from mvfl.runtime.files import InputError, folder_bytes, sweep_partials, write_json, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, changed_parts
+from mvfl.runtime.forcing import RUN_FILES
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import read_table, require_file
 
-RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json")
 MARK = "fingerprint.json"
 SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
+
+
+TIME_SPENT = "the time budget is nearly spent"
 
 
 class StopRequest:
@@ -44,9 +47,14 @@ class StopRequest:
             say("Ctrl-C: the state is saved at the end of this step; once more ends without saving.")
         self.reason = f"received {signal.Signals(number).name}"
 
+    @property
+    def time_spent(self) -> bool:
+        """Whether the budget, not a signal, is the reason."""
+        return self.reason == TIME_SPENT
+
     def __bool__(self) -> bool:
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = "the time budget is nearly spent"
+            self.reason = TIME_SPENT
         return self.reason is not None
 
 

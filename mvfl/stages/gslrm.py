@@ -25,6 +25,7 @@ from mvfl.records.scores import ReconstructionScore, ReconstructionScores
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
+from mvfl.runtime.forcing import announce
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
@@ -90,6 +91,7 @@ def run(job: GslrmJob, minutes: float | None = None) -> None:
         InputError: the base has no GS-LRM checkpoint, data sets do not belong together, or another job writes there.
     """
     with only_writer(job.state):
+        announce(job.state)
         _run(job, minutes)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mvfl.config.bases import Base
 from mvfl.config.datasets import Dataset
-from mvfl.config.evaluation import Evaluation, Wandb
+from mvfl.config.evaluation import Scoring, Thresholds, Wandb
 from mvfl.config.experiment import Augmentation, Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.config.strict import Case, PromptStyle, Strict, setting
@@ -94,9 +94,7 @@ class TrainJob(Job):
     manifest: Path = Field(description="for validation; the latents stand for its pictures")
     base: BaseFile
     latents: Annotated[
-        list[Path],
-        Made(("index.json",)),
-        Field(min_length=1, description="latent caches, that of the judged data set first"),
+        list[Path], Made(("index.json",)), Field(min_length=1, description="latent caches, that of the judged data set first")
     ]
     prompts: Annotated[Path, Made(), Field(description="clr_embeds.pt of this segment's prompt style")]
     start: Annotated[Path | None, Made(Checkpoint.names)] = Field(None, description="checkpoint of the segment before")
@@ -104,17 +102,25 @@ class TrainJob(Job):
     out: Path
 
 
-class EvaluateJob(Job):
-    """Judge a checkpoint; writes `metrics.json`, `decision.json` and pictures."""
+class ScoreJob(Job):
+    """Measure a checkpoint; writes `metrics.json` and pictures."""
 
     experiment: str
     sampling: ViewSampling
-    evaluation: Evaluation
-    override: Case | None = Field(None, description="a person's decision")
+    scoring: Scoring
     manifest: File
     base: BaseFile
     checkpoint: Trained
     prompts: File
+    out: Path
+
+
+class DecideJob(Job):
+    """Make a decision of measurements; writes `decision.json`."""
+
+    thresholds: Thresholds
+    override: Case | None = Field(None, description="a person's decision")
+    metrics: File
     out: Path
 
 
@@ -193,13 +199,13 @@ class ExportJob(Job):
     experiment: Experiment
     base: BaseFile
     checkpoint: Trained
-    evaluation: Annotated[Path, Made(Verdict.names[1:2]), Field(description="folder of its verdict")]
+    evaluation: Annotated[Path, Made(Verdict.names[:1]), Field(description="folder of its verdict")]
     gslrm: Annotated[Path, Made(Reconstruction.names[:2]), Field(description="folder of its GS-LRM result")]
     out: Path
 
 
 JOBS: dict[str, type[Job]] = {
-    "data": DataJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob, "evaluate": EvaluateJob,
-    "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "zero_shot": ZeroShotJob, "report": ReportJob,
-    "journal": JournalJob, "export": ExportJob,
+    "data": DataJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob, "score": ScoreJob,
+    "decide": DecideJob, "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "zero_shot": ZeroShotJob,
+    "report": ReportJob, "journal": JournalJob, "export": ExportJob,
 }  # fmt: skip

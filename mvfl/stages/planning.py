@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mvfl.config.bases import LocalBase, ScratchBase
 from mvfl.config.datasets import FolderDataset, MarkerlessDataset
+from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.routing import Route, evaluation_step, follow, segment_ends
 from mvfl.config.strict import Case, part_of
@@ -85,14 +86,22 @@ class Plan:
             state=layout.state(name, "mvdiffusion"), out=layout.checkpoint(name, step).folder,
         )  # fmt: skip
 
-    def evaluate(self, name: str, step: int) -> jobs.EvaluateJob:
-        """Judge an experiment at a step."""
+    def score(self, name: str, step: int) -> jobs.ScoreJob:
+        """Measure an experiment at a step."""
         e, layout = self.experiment(name), self.layout
-        return jobs.EvaluateJob(
-            experiment=name, sampling=part_of(e, ViewSampling), evaluation=self.config.evaluation,
-            override=self.config.decisions.get(name), manifest=layout.manifest(e.dataset), base=layout.base(e.base),
+        return jobs.ScoreJob(
+            experiment=name, sampling=part_of(e, ViewSampling), scoring=part_of(self.config.evaluation, Scoring),
+            manifest=layout.manifest(e.dataset), base=layout.base(e.base),
             checkpoint=layout.checkpoint(name, step).folder, prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
             out=layout.verdict(name, step).folder,
+        )  # fmt: skip
+
+    def decide(self, name: str, step: int) -> jobs.DecideJob:
+        """Make a decision of an experiment's measurements."""
+        verdict = self.layout.verdict(name, step)
+        return jobs.DecideJob(
+            thresholds=self.config.evaluation.thresholds, override=self.config.decisions.get(name), metrics=verdict.metrics,
+            out=verdict.decision,
         )  # fmt: skip
 
     def generation(self, name: str) -> jobs.GenerationInputs:
@@ -181,6 +190,10 @@ class Plan:
         }
         return self.stage_files(self.config.experiment) | everything
 
+    def trained(self, name: str) -> list[int]:
+        """Ends of an experiment's training segments up to the verdict."""
+        return [s for s in segment_ends(self.config, name) if s <= self.verdict_step(name)]
+
     def route(self, case_of: Callable[[str], Case]) -> Route:
         """Follow the decisions from the first experiment on; `case_of` may raise where one is not known yet."""
         return follow(self.config, case_of)
@@ -190,7 +203,7 @@ class Plan:
         route = self.route(case_of)
         files = [str(self.layout.report(name)) for name, _ in route.visited] + [str(self.layout.journal)]
         # Snakemake makes a lost file again only where a target, or a job that must run, asks for it by name.
-        files += [file for name, _ in route.visited for file in self.stage_files(name)["train"]]
+        files += [file for name, _ in route.visited for stage in ("train", "evaluate") for file in self.stage_files(name)[stage]]
         return files + (self.results_of(route.converged) if route.converged else [str(self.layout.exhausted)])
 
     def case_files(self, case: Case) -> list[str]:
@@ -225,10 +238,11 @@ class Plan:
             yield "prepare_base", self.base(e.base)
             for dataset in e.datasets:
                 yield "cache_latents", self.latents(self.latents_name(name, dataset))
-            for step in (s for s in segment_ends(self.config, name) if s <= last):
+            for step in self.trained(name):
                 yield "embed_prompts", self.prompts(e.base, e.prompt_style_at(step))
                 yield "train_mvdiffusion", self.train(name, step)
-            yield "evaluate_checkpoint", self.evaluate(name, last)
+            yield "score_checkpoint", self.score(name, last)
+            yield "decide", self.decide(name, last)
         name = names[-1]
         if self.experiment(name).gslrm.inputs == "synthetic":
             yield "generate_synthetic", self.synthetic(name, "1-of-1")

@@ -26,9 +26,10 @@ from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.pieces import Piece, PieceList
 from mvfl.records.samples import write_sample
-from mvfl.runtime.endings import Unfinished
+from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError, sha256, sweep_partials, write_json, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
+from mvfl.runtime.forcing import announce
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
@@ -101,6 +102,7 @@ def run(job: SyntheticJob, minutes: float | None = None) -> None:
     samples = inputs.state / mark
     mine = planned_batches(manifest, inputs.generation)[piece.number - 1 :: piece.count]
     with only_writer(inputs.state / f"piece-{piece.number}-of-{piece.count}"):
+        announce(inputs.state)
         for pair in (p for batch in mine for p in batch):
             sweep_partials(samples, synthetic_name(*pair))
         _sample_missing(mine, samples, manifest, sampler, inputs, minutes)
@@ -121,7 +123,8 @@ def _sample_missing(
     number = {name: i for i, name in enumerate([*manifest.train, *manifest.val])}
     for done, batch in enumerate(tracked(missing, "synthetic", len(missing))):
         if stop:
-            raise Unfinished(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")
+            ending = TimeSpent if stop.time_spent else Unfinished
+            raise ending(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")
         found = [manifest.sample(n) for n, _ in batch]
         pictures = torch.stack([composite(view_pictures(manifest, s, [r]), 1.0)[0] for s, (_, r) in zip(found, batch, strict=True)])
         seeds = [(sampler.sampling.seed, number[n], r) for n, r in batch]

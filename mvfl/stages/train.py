@@ -13,10 +13,11 @@ from mvfl.data.latents import LatentCache
 from mvfl.geometry.rig import Rig
 from mvfl.layout import Checkpoint
 from mvfl.metrics.pictures import save_grid
+from mvfl.mvdiffusion.batches import Recorded, TrainingData
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.mvdiffusion.slots import WORDS, slot_orders
-from mvfl.mvdiffusion.training import MultiViewTraining, Recorded, TrainingData, Validate, ema_weights
+from mvfl.mvdiffusion.training import MultiViewTraining, Validate, ema_weights
 from mvfl.mvdiffusion.unet import load_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.records.base import BaseRecord
 from mvfl.records.checkpoint import step_of
@@ -25,6 +26,7 @@ from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.prompts import read_prompts
 from mvfl.runtime.files import sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
+from mvfl.runtime.forcing import announce
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import Run
@@ -47,6 +49,7 @@ def run(job: TrainJob, minutes: float | None = None) -> None:
     """
     first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one holds the lock
     with only_writer(job.state) if first else contextlib.nullcontext():
+        announce(job.state)
         train(job, minutes, Validation(job))
 
 

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from mvfl.records.scores import LossTrend
+
 OSCILLATION = 0.5
-
-
-@dataclass(frozen=True)
-class LossTrend:
-    """Robust trend of the loss over the last steps.
-
-    Attributes:
-        last: median of the last tenth.
-        slope_per_1000: Theil-Sen slope, relative to the median loss, per 1000 steps.
-        low, high: 95 % bootstrap interval of the slope.
-        oscillation: lag-one autocorrelation of the detrended loss; near 0 is noise, far below 0 jumps to and fro.
-        state: `falling`, `plateau`, `rising`, `oscillating` or `broken` (NaN).
-    """
-
-    last: float | None
-    slope_per_1000: float | None
-    low: float | None
-    high: float | None
-    oscillation: float | None
-    state: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary."""
-        return asdict(self)
 
 
 def loss_trend(log: list[dict[str, Any]], window: int = 500) -> LossTrend:

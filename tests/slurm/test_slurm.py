@@ -24,7 +24,7 @@ from mvfl.runtime.tracking import read_attempts
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-GPU_RULES = {"cache_latents", "train_mvdiffusion", "evaluate_checkpoint", "generate_synthetic", "finetune_gslrm"}
+GPU_RULES = {"cache_latents", "train_mvdiffusion", "score_checkpoint", "generate_synthetic", "finetune_gslrm"}
 ONE_THREAD = {rule: 1 for rule in [*GPU_RULES, "prepare_dataset", "prepare_base"]}
 EXPERIMENT = "mouse_6x_aug"
 FAULTS = 20

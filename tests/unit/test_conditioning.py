@@ -15,10 +15,10 @@ from mvfl.config.strict import ViewConditioning
 from mvfl.data.latents import LatentCache
 from mvfl.geometry.cameras import camera_rows, orbit_camera
 from mvfl.geometry.rig import Rig, load_rig
+from mvfl.mvdiffusion.batches import Recorded, make_batch
 from mvfl.mvdiffusion.conditioning import pluecker_rays, pose_features
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.slots import slot_orders, slot_words
-from mvfl.mvdiffusion.training import Recorded, make_batch
 from mvfl.mvdiffusion.unet import build_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.runtime.files import InputError
 

@@ -26,10 +26,10 @@ from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.rig import Rig, load_rig
 from mvfl.layout import Checkpoint
 from mvfl.mvdiffusion import training
+from mvfl.mvdiffusion.batches import Recorded, TrainingData
 from mvfl.mvdiffusion.objective import Objective
 from mvfl.mvdiffusion.objective import draw as objective_draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.training import Recorded, TrainingData
 from mvfl.records.provenance import Provenance
 from mvfl.runtime.endings import Collapsed, Unfinished
 from mvfl.runtime.files import InputError

@@ -60,7 +60,7 @@ def test_every_data_set_of_a_training_is_made_and_encoded(tmp_path: Path) -> Non
     jobs = plan.case_jobs("A")
     assert [job.name for job in jobs["prepare_dataset"] if isinstance(job, DataJob)] == ["tiny_mouse", "another"]
     assert [job.out for job in jobs["cache_latents"] if isinstance(job, LatentsJob)] == plan.train("mouse_6x_aug", 4).latents
-    assert plan.evaluate("mouse_6x_aug", 4).manifest == plan.layout.manifest("tiny_mouse")
+    assert plan.score("mouse_6x_aug", 4).manifest == plan.layout.manifest("tiny_mouse")
 
 
 def test_settings_that_change_no_result_are_not_decisive(plan: Plan, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_logs_follow_from_one_stage_to_the_next(tmp_path: Path) -> None:
     with open(train, "a") as handle:
         handle.write("four\n")
     assert next(lines) == "four"
-    evaluate = tmp_path / "logs" / "evaluate_checkpoint" / "mouse-2000.log"
+    evaluate = tmp_path / "logs" / "score_checkpoint" / "mouse-2000.log"
     evaluate.parent.mkdir()
     evaluate.write_text("Case A\n")
     os.utime(evaluate, (train.stat().st_mtime + 5,) * 2)

@@ -36,8 +36,8 @@ def jobs(text: str) -> dict[str, int]:
 def test_the_first_plan_goes_up_to_the_verdict() -> None:
     plan = jobs(snakemake("-n", results=Path("results/never")))
     assert plan == {
-        "all": 1, "cache_latents": 1, "embed_prompts": 1, "evaluate_checkpoint": 1, "prepare_base": 1, "prepare_dataset": 1,
-        "train_mvdiffusion": 1,
+        "all": 1, "cache_latents": 1, "decide": 1, "embed_prompts": 1, "prepare_base": 1, "prepare_dataset": 1,
+        "score_checkpoint": 1, "train_mvdiffusion": 1,
     }  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_settings_that_change_no_result_repeat_no_training(finished: Path) -> No
         "wandb": {"project": "another"},
     }
     plan = jobs(rerun(finished, "-n", change=change))
-    assert not {"train_mvdiffusion", "finetune_gslrm", "evaluate_checkpoint"} & set(plan)
+    assert not {"train_mvdiffusion", "finetune_gslrm", "score_checkpoint", "decide"} & set(plan)
 
 
 def test_mended_cameras_and_pictures_of_a_folder_are_noticed(tmp_path: Path, finished: Path) -> None:
@@ -150,13 +150,23 @@ def test_a_changed_gslrm_setting_reruns_gslrm_only(finished: Path) -> None:
 
 def test_a_changed_training_setting_reruns_training_and_what_follows(finished: Path) -> None:
     plan = jobs(rerun(finished, "-n", change={"experiments": {"mouse_6x_aug": {"training": {"learning_rate": 5.0e-4}}}}))
-    assert {"train_mvdiffusion", "evaluate_checkpoint"} <= set(plan)
+    assert {"train_mvdiffusion", "score_checkpoint", "decide"} <= set(plan)
     assert not {"prepare_dataset", "cache_latents", "embed_prompts", "prepare_base"} & set(plan)
 
 
-def test_a_changed_threshold_reruns_the_verdict_but_no_training(finished: Path) -> None:
+def test_a_changed_threshold_or_override_decides_again_and_draws_nothing(finished: Path) -> None:
     plan = jobs(rerun(finished, "-n", change={"evaluation": {"thresholds": {"min_iou": 0.5}}}))
-    assert "evaluate_checkpoint" in plan and "train_mvdiffusion" not in plan
+    assert "decide" in plan and not {"train_mvdiffusion", "score_checkpoint"} & set(plan)
+    plan = jobs(rerun(finished, "-n", change={"decisions": {"mouse_6x_aug": "B", "facelift_prompt": "A"}}))
+    assert plan["decide"] == 2 and plan["train_mvdiffusion"] == plan["score_checkpoint"] == 1, "only the experiment that is new"
+
+
+def test_with_decisions_given_the_whole_way_is_planned_from_scratch(tmp_path: Path) -> None:
+    overlay = tmp_path / "decided.yaml"
+    overlay.write_text(yaml.safe_dump({"decisions": {"mouse_6x_aug": "C", "realistic_prompt": "A"}}))
+    plan = jobs(snakemake("-n", results=Path("results/never"), config=("ci", str(overlay))))
+    assert plan["train_mvdiffusion"] == plan["score_checkpoint"] == plan["decide"] == plan["render_report"] == 2
+    assert plan["finetune_gslrm"] == plan["write_journal"] == 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +174,7 @@ def test_a_changed_threshold_reruns_the_verdict_but_no_training(finished: Path) 
     [
         ("mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors", "all", "train_mvdiffusion"),
         ("mvdiffusion/checkpoint-4/unet/config.json", "train", "train_mvdiffusion"),
-        ("evaluation/step-4/views.png", "evaluate", "evaluate_checkpoint"),
+        ("evaluation/step-4/views.png", "all", "score_checkpoint"),
     ],
 )
 def test_a_lost_file_is_made_again_no_receipt_stands_in_for_it(lost: str, target: str, rule: str, finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: sample views for validation samples, score them, decide, write numbers and pictures."""
+"""Stage `score`: sample views for validation samples, score them, write numbers and pictures."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvfl.config.evaluation import Evaluation
+from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import ViewSampling
 from mvfl.layout import Checkpoint, Verdict
 from mvfl.metrics.lpips import load_lpips
 from mvfl.metrics.pictures import save_grid, save_loss_curve
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.records.checkpoint import step_of
-from mvfl.records.decision import DecisionRecord
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.scores import ViewScores
-from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import read_log
-from mvfl.stages.jobs import EvaluateJob
+from mvfl.stages.jobs import ScoreJob
 from mvfl.verdict.baselines import baselines
-from mvfl.verdict.decision import MEANING, decide
 from mvfl.verdict.measurements import measure
 from mvfl.verdict.scores import Truth, load_truth
-from mvfl.verdict.trend import LossTrend, loss_trend
+from mvfl.verdict.trend import loss_trend
 
 Views = Float[Tensor, "pair slot 3 height width"]
 
 
-def evaluation_pairs(manifest: Manifest, choice: ViewSampling, settings: Evaluation) -> list[tuple[str, int]]:
+def evaluation_pairs(manifest: Manifest, choice: ViewSampling, settings: Scoring) -> list[tuple[str, int]]:
     """(sample, reference view) pairs to score."""
     names = evenly(manifest.val, settings.samples)
     if choice.reference != "random":
@@ -44,18 +41,18 @@ def evaluation_pairs(manifest: Manifest, choice: ViewSampling, settings: Evaluat
     return [(n, r) for n in names for r in range(manifest.views)]
 
 
-def run(job: EvaluateJob) -> None:
-    """Judge one checkpoint; writes `metrics.json`, `decision.json`, `views.png`, `loss.png` and `provenance.json`.
+def run(job: ScoreJob) -> None:
+    """Measure one checkpoint; writes `metrics.json`, `views.png`, `loss.png` and `provenance.json`.
 
     Raises:
         InputError: a file is missing or damaged, or the checkpoint was trained on another rig.
     """
     out, checkpoint, manifest = Verdict(job.out), Checkpoint(job.checkpoint), Manifest.read(job.manifest)
     sampler = Sampler.load(job.base, job.checkpoint, job.prompts, manifest.rig, job.sampling)
-    pairs = evaluation_pairs(manifest, job.sampling, job.evaluation)
+    pairs = evaluation_pairs(manifest, job.sampling, job.scoring)
     truth = load_truth(manifest, pairs, job.sampling.view_conditioning)
     number = {name: i for i, name in enumerate(manifest.val)}
-    seeds = [(job.evaluation.seed, number[n], r) for n, r in pairs]
+    seeds = [(job.scoring.seed, number[n], r) for n, r in pairs]
     images = sampler.sample(truth.inputs, truth.cameras, truth.references, seeds)
     step = step_of(checkpoint)
     log = [row for row in read_log(checkpoint.log) if row["step"] <= step]
@@ -64,7 +61,8 @@ def run(job: EvaluateJob) -> None:
     measurements, detail = measure(images, truth, others, trend.state)
     scores = ViewScores(
         experiment=job.experiment, step=step, pairs=len(pairs), measurements=measurements,
-        loss_trend=trend.to_json(), lpips=_lpips(job.evaluation, truth, {"model": images, **others}), **detail,
+        loss_trend=trend,
+        reached=log[-1]["time"] if log else None, lpips=_lpips(job.scoring, truth, {"model": images, **others}), **detail,
     )  # fmt: skip
     job.out.mkdir(parents=True, exist_ok=True)
     scores.write(out.metrics)
@@ -72,32 +70,11 @@ def run(job: EvaluateJob) -> None:
     inputs: dict[str, Path | str] = {
         "checkpoint": checkpoint.provenance, "manifest": job.manifest, "base": job.base, "prompts": job.prompts,
     }  # fmt: skip
-    judged = {k: v.model_dump(mode="json") for k, v in {"evaluation": job.evaluation, "sampling": job.sampling}.items()}
-    write_provenance(job.out, "evaluate", {**judged, "override": job.override}, inputs, manifest.rig.hash)
-    record = _record(job, scores, trend, log)
-    record.write(out.decision)
-    say(f"Case {record.case}: {' '.join(record.computed.reasons)}")
+    settings = {k: v.model_dump(mode="json") for k, v in {"scoring": job.scoring, "sampling": job.sampling}.items()}
+    write_provenance(job.out, "score", settings, inputs, manifest.rig.hash)
 
 
-def _record(job: EvaluateJob, scores: ViewScores, trend: LossTrend, log: list[dict[str, Any]]) -> DecisionRecord:
-    """What the workflow follows: a person's decision where there is one, beside the computed one."""
-    computed = decide(scores.measurements, job.evaluation.thresholds)
-    case = job.override or computed.case
-    return DecisionRecord(
-        experiment=scores.experiment,
-        step=scores.step,
-        case=case,
-        meaning=MEANING[case],
-        overridden=job.override is not None and job.override != computed.case,
-        override=job.override,
-        computed=computed,
-        loss=trend.last,
-        loss_state=trend.state,
-        reached=log[-1]["time"] if log else None,
-    )
-
-
-def _lpips(settings: Evaluation, truth: Truth, pictures: dict[str, Views]) -> dict[str, float] | None:
+def _lpips(settings: Scoring, truth: Truth, pictures: dict[str, Views]) -> dict[str, float] | None:
     """Mean LPIPS over the scored slots, where files for it were named."""
     if settings.lpips is None:
         return None

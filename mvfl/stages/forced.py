@@ -1,0 +1,73 @@
+"""What `--forcerun`, `--force` and `--forceall` mean for stages that could go on from a state. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mvfl.config.routing import segment_ends
+from mvfl.runtime.forcing import forget, set_aside
+from mvfl.stages.planning import Plan
+
+
+class Forced:
+    """What a person forced.
+
+    Args:
+        plan: of the configuration.
+        workflow: Snakemake's; what was typed is known to it once rules are read.
+        pieces: lists of generated views of an experiment, one per job.
+    """
+
+    def __init__(self, plan: Plan, workflow: Any, pieces: Callable[[str], list[str]]) -> None:
+        self.plan, self.workflow, self.pieces = plan, workflow, pieces
+
+    def _typed(self) -> set[str]:
+        """Rules, targets and files as typed."""
+        settings = self.workflow.dag_settings
+        return {*settings.forcerun, *(settings.targets if settings.forcetargets else ())}
+
+    def collected(self, target: str, files: list[str]) -> list[str]:
+        """The files of a stage's target; forcing the target's name forces them, not only the rule that collects them."""
+        if target in self._typed():
+            self.workflow.dag.forcefiles.update(self._meant(target, files))
+        return files
+
+    def _meant(self, target: str, files: list[str]) -> list[str]:
+        """What forcing a target means: of a training all its segments, of generated views all pieces."""
+        stage, _, name = target.partition("_")
+        name = name or self.plan.config.experiment
+        if stage == "train":
+            return [f for s in self.plan.trained(name) for f in self.plan.layout.checkpoint(name, s).declared().values()]
+        return self.pieces(name) if stage == "synthetic" else files
+
+    def set_aside(self) -> None:
+        """Set the half-done work of all forced stages aside, before any job begins."""
+        forget(self.plan.layout.states())
+        for state, beyond in self.states().items():
+            set_aside(state, beyond)
+
+    def states(self) -> dict[Path, int]:
+        """State folders of forced stages, each with the step up to which its training states still count."""
+        found: dict[Path, int] = {}
+        layout, typed, settings = self.plan.layout, self._typed(), self.workflow.dag_settings
+        targets = self.plan.targets()
+        asked = typed | {file for target in typed if target in targets for file in self._meant(target, targets[target])}
+
+        def forced(rule: str, files: Iterable[str]) -> bool:
+            return bool(settings.forceall) or rule in asked or not asked.isdisjoint(files)
+
+        for name in self.plan.config.experiments:
+            before = 0
+            for step in segment_ends(self.plan.config, name):
+                if forced("train_mvdiffusion", layout.checkpoint(name, step).declared().values()):
+                    found[layout.state(name, "mvdiffusion")] = before
+                    break
+                before = step
+            made = layout.piece(name, "").parent
+            if forced("generate_synthetic", [f for f in asked if Path(f).parent == made]):
+                found[layout.state(name, "synthetic")] = 0
+            if forced("finetune_gslrm", layout.reconstruction(name).declared().values()):
+                found[layout.state(name, "gslrm")] = 0
+        return found

@@ -1,0 +1,107 @@
+"""How jobs end and begin again: forced stages, lost results, spent time, mistakes, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from running import ROOT, snakemake
+
+from mvfl.runtime.endings import allowed_restarts, begin_note, growing, killed, note_beside, note_ending
+from mvfl.runtime.tracking import read_attempts
+
+BIN = Path(sys.executable).parent
+EXPERIMENT = "mouse_6x_aug"
+
+
+def again(finished: Path, *arguments: str) -> str:
+    return snakemake(*arguments, results=finished, config=("ci", str(finished / "override.yaml")))
+
+
+def begun(finished: Path, stage: str) -> list[int]:
+    """Steps at which the attempts at a stage began."""
+    return [a["step"] for a in read_attempts(finished / "state" / EXPERIMENT / stage) if a["event"] == "begun"]
+
+
+def test_forced_stages_are_computed_again_from_their_start(finished: Path) -> None:
+    folder = finished / "experiments" / EXPERIMENT
+    weights = [folder / "mvdiffusion/checkpoint-4/unet/diffusion_pytorch_model.safetensors", folder / "gslrm/gslrm.safetensors"]
+    before = [f.read_bytes() for f in weights]
+    drawn = min(f.stat().st_mtime for f in (finished / "state" / EXPERIMENT / "synthetic").rglob("*.png"))
+    again(finished, "--forcerun", "train", "gslrm", "generate_synthetic")
+    assert begun(finished, "mvdiffusion") == begun(finished, "gslrm") == [0], "the earlier attempts were set aside with their states"
+    assert (finished / "state" / EXPERIMENT / "gslrm" / "older" / "forced" / "attempts.jsonl").is_file()
+    assert "Forced: computed anew from step 0" in (finished / "logs" / "finetune_gslrm" / f"{EXPERIMENT}.log").read_text()
+    assert min(f.stat().st_mtime for f in (folder / "synthetic").rglob("*.png")) > drawn
+    assert [f.read_bytes() for f in weights] == before, "the same settings, the same weights"
+
+
+def test_lost_results_are_written_again_without_training(finished: Path) -> None:
+    weights = finished / "experiments" / EXPERIMENT / "gslrm" / "gslrm.safetensors"
+    before, attempts = weights.read_bytes(), len(begun(finished, "gslrm"))
+    weights.unlink()
+    again(finished, "gslrm")
+    assert weights.read_bytes() == before
+    log = (finished / "logs" / "finetune_gslrm" / f"{EXPERIMENT}.log").read_text()
+    assert "is trained already: its results are written again" in log
+    assert begun(finished, "gslrm")[attempts:] == [2], "nothing was left to train"
+
+
+def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path) -> None:
+    again(finished)
+    assert "Nothing to be done" in again(finished, "-n", "--set-scatter", "synthetic=3")
+
+
+def attempts_at_data(tmp_path: Path, script: str, retries: int) -> tuple[int, str]:
+    """Run the data stage with another `mvfl` on PATH; how often it was called, and what Snakemake printed."""
+    fake = tmp_path / "bin" / "mvfl"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/bash\necho x >> {tmp_path}/calls; n=$(wc -l < {tmp_path}/calls); log="${{@: -1}}"\n{script}\n')
+    fake.chmod(0o755)
+    command = [str(BIN / "snakemake"), "--profile", "profiles/local", "--nolock", "--retries", str(retries), "data"]
+    command += ["--configfile", "configs/ci.yaml", "--config", f"results={tmp_path / 'results'}"]
+    environment = {**os.environ, "PATH": f"{fake.parent}:{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return len((tmp_path / "calls").read_text().splitlines()), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "retries", "calls"),
+    [
+        (f'[ $n -gt 2 ] && exec {BIN}/mvfl "$@"; echo time_spent 0 > "$log.ending"; exit 75', 0, 3),
+        ('echo mistake 0 > "$log.ending"; exit 1', 3, 1),
+        ('echo failed 0 > "$log.ending"; exit 1', 2, 3),
+        ('echo running 0 > "$log.ending"; kill -9 $$', 1, 2),
+    ],
+    ids=["spent time is no failure", "a mistake stays one", "other failures are tried again", "so are killed jobs"],
+)
+def test_a_note_decides_whether_a_job_is_started_again(script: str, retries: int, calls: int, tmp_path: Path) -> None:
+    found, text = attempts_at_data(tmp_path, script, retries)
+    assert found == calls, text
+
+
+def test_a_mistake_in_a_setting_is_noted_and_not_tried_again(tmp_path: Path) -> None:
+    overlay = tmp_path / "nowhere.yaml"
+    folder = {"kind": "folder", "path": "/nowhere", "rig": "ring60", "image_size": 32}
+    overlay.write_text(yaml.safe_dump({"datasets": {"mine": folder}, "defaults": {"dataset": "mine"}}))
+    results = tmp_path / "results"
+    text = snakemake("--retries", "3", "data", results=results, config=("ci", str(overlay)), expect=1)
+    assert "Trying to restart" not in text and text.count("Error: ") >= 1
+    assert (results / "logs/prepare_dataset/mine.log.ending").read_text().startswith("mistake")
+
+
+def test_kills_in_a_row_are_counted_and_forgotten_after_an_end_in_words(tmp_path: Path) -> None:
+    log = tmp_path / "rule" / "a.log"
+    memory, wildcards = growing(1000, str(tmp_path / "rule" / "{name}.log")), {"name": "a"}
+    assert memory(wildcards, 2) == 1000
+    for kills in range(3):
+        begin_note(log)
+        assert killed(note_beside(log)) == kills + 1 and memory(wildcards, 2) == 1000 * (kills + 2)
+    assert memory(wildcards, 1) == 1000, "a new run begins with what the rule asks for"
+    note_ending("done")
+    assert killed(note_beside(log)) == 0 and allowed_restarts([str(log)], 1, 3) == 3
+    begin_note(None)
