@@ -7,7 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,6 +68,21 @@ def plan(files: Annotated[list[Path] | None, typer.Argument(help="configuration 
         source = "measured here" if p.measured else "one H200"
         table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
     Console().print(table)
+
+
+@looking_app.command(rich_help_panel=LOOK)
+def why(
+    experiment: Annotated[str, typer.Argument(help="name of the experiment")],
+    stage: Annotated[Literal["train", "synthetic", "gslrm"], typer.Argument(help="a stage that saves its state")],
+    files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
+) -> None:
+    """Print what changed since a stage saved its state, and whether it goes on or begins anew."""
+    from mvfl.config.load import load_config
+
+    config = load_config(files or [Path("workflow_config.yaml")])
+    from mvfl.inspection import why as w
+
+    typer.echo(w.why(config, experiment, stage))
 
 
 @looking_app.command(rich_help_panel=LOOK)

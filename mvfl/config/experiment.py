@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.config.strict import Background, Fraction, PromptStyle, Strict, ViewConditioning, setting
+from mvfl.config.strict import Background, Fraction, PromptStyle, Solver, Strict, ViewConditioning, setting
 
 
 class Augmentation(Strict):
@@ -50,7 +50,7 @@ class Training(Strict):
     )
     validate_every: PositiveInt = setting(100, "nothing", description="steps between validation grids")
     validation_samples: PositiveInt = setting(2, "nothing", description="samples of a validation grid")
-    validation_denoising_steps: PositiveInt = setting(20, "nothing")
+    validation_denoising_steps: PositiveInt = setting(8, "nothing")
     validation_guidance: float = setting(3.0, "nothing", ge=0)
     watch_steps: list[PositiveInt] = setting([200, 500, 1000], "nothing", description="steps at which collapse is looked for")
     watch_copy_score: Fraction = setting(0.3, "nothing", description="collapse: likeness to the input above this")
@@ -65,9 +65,10 @@ class Training(Strict):
 class Sampling(Strict):
     """How views are sampled."""
 
-    steps: PositiveInt = Field(50, description="denoising steps")
+    solver: Solver = Field("sde-dpm++", description="ddim as published takes 50 steps; the others need 8 (docs/performance.md)")
+    steps: PositiveInt = Field(8, description="denoising steps")
     guidance: float = Field(3.0, ge=0, description="1 switches guidance off")
-    eta: Fraction = Field(1.0, description="0 is deterministic DDIM")
+    eta: Fraction = Field(1.0, description="noise of ddim, 0 is deterministic; above 0 also that of sde-dpm++")
     seed: int = 4
     batch_size: PositiveInt = Field(4, description="objects sampled at once")
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Background = Literal["white", "black", "gray"]
 PromptStyle = Literal["facelift", "mouse_elevated", "realistic", "hybrid", "simple"]
 ViewConditioning = Literal["prompt", "relative_prompt", "relative_pose", "rays", "absolute_prompt"]
+Solver = Literal["ddim", "dpm++", "sde-dpm++", "unipc"]
 AttentionMode = Literal["sparse", "dense", "per_view"]
 Coat = Literal["black", "agouti", "white", "brown", "grey"]
 Pose = Literal["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"]

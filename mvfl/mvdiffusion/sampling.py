@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.config.experiment import Sampling, ViewSampling
-from mvfl.config.strict import ViewConditioning
+from mvfl.config.strict import Solver, ViewConditioning
 from mvfl.geometry.cameras import Camera, camera_rows
 from mvfl.geometry.rig import Rig
 from mvfl.layout import Checkpoint
@@ -25,6 +26,24 @@ from mvfl.runtime.devices import device, half_precision
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import tracked
 from mvfl.runtime.randomness import generator
+
+
+def scheduler_of(published: DDIMScheduler, solver: Solver) -> SchedulerMixin:
+    """The scheduler of a solver, for the noise that a base was trained with.
+
+    All but DDIM take trailing time steps, so that the first one is pure noise (Lin et al. 2024, "Common diffusion noise schedules
+    and sample steps are flawed").
+
+    Args:
+        published: of the base.
+        solver: by name.
+    """
+    if solver == "ddim":
+        return published
+    if solver == "unipc":
+        return UniPCMultistepScheduler.from_config(published.config, timestep_spacing="trailing")
+    kind = "sde-dpmsolver++" if solver == "sde-dpm++" else "dpmsolver++"
+    return DPMSolverMultistepScheduler.from_config(published.config, algorithm_type=kind, timestep_spacing="trailing")
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,7 @@ class Sampler:
             RGB in 0..1, float32 on the CPU, in slot order.
         """
         views, s = len(self.rig.cameras), self.sampling
+        published, self.pipeline.scheduler = self.pipeline.scheduler, scheduler_of(self.pipeline.scheduler, s.solver)
         self.pipeline.set_progress_bar_config(disable=True)
         out = []
         starts = range(0, len(inputs), s.batch_size)
@@ -120,4 +140,5 @@ class Sampler:
                     generator=[generator("cpu", *seed) for seed in seeds[chunk]],
                 ).images  # fmt: skip
             out.append(sampled.float().cpu().unflatten(0, (-1, views)))
+        self.pipeline.scheduler = published
         return torch.cat(out)

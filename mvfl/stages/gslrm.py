@@ -95,20 +95,39 @@ def run(job: GslrmJob, minutes: float | None = None) -> None:
         _run(job, minutes)
 
 
-def _run(job: GslrmJob, minutes: float | None) -> None:
-    record, s, out = BaseRecord.read(job.base), job.gslrm, Reconstruction(job.out)
+def checkpoint_of(job: GslrmJob) -> Path:
+    """The base's GS-LRM weights.
+
+    Raises:
+        InputError: it has none.
+    """
+    record = BaseRecord.read(job.base)
     if record.gslrm is None:
         raise InputError(f"{job.base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
-    real = Manifest.read(job.real)
+    return record.gslrm
+
+
+def sources_of(job: GslrmJob) -> Sources:
+    """The data of a job.
+
+    Raises:
+        InputError: generated views are missing.
+    """
+    real, s = Manifest.read(job.real), job.gslrm
     if s.inputs == "synthetic" and job.synthetic is None:
         raise InputError("gslrm.inputs 'synthetic' needs the manifest of the generated views; run the `synthetic` target first.")
-    sources = Sources(real, Manifest.read(job.synthetic) if s.inputs == "synthetic" and job.synthetic else real, s)
+    return Sources(real, Manifest.read(job.synthetic) if s.inputs == "synthetic" and job.synthetic else real, s)
+
+
+def _run(job: GslrmJob, minutes: float | None) -> None:
+    checkpoint, sources, s, out = checkpoint_of(job), sources_of(job), job.gslrm, Reconstruction(job.out)
+    real = sources.real
     refuse(gslrm_faults(s, real.name, sources.inputs.views))
-    finetune(job, record.gslrm, sources, minutes)
-    grid, scores = score_models(sources, {"model": out.weights, "base": record.gslrm})
+    finetune(job, checkpoint, sources, minutes)
+    grid, scores = score_models(sources, {"model": out.weights, "base": checkpoint})
     if not beats_base(scores):
         with written_aside(out.weights) as temporary:
-            save_gslrm(load_gslrm(record.gslrm, real.image_size, s.clip_xyz), temporary, 0, 0)
+            save_gslrm(load_gslrm(checkpoint, real.image_size, s.clip_xyz), temporary, 0, 0)
         scores = scores.model_copy(update={"used": "base"})
         say(f"The fine-tuned weights do not beat the base on {scores.judges}: the base's are used.")
     save_grid(out.renders, grid)

@@ -33,7 +33,7 @@ from mvfl.runtime.forcing import announce
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
-from mvfl.runtime.training_state import StopRequest
+from mvfl.runtime.training_state import MARK, StopRequest
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob
 
 Pair = tuple[str, int]  # sample, reference view
@@ -72,15 +72,15 @@ def planned_batches(manifest: Manifest, generation: Generation) -> list[list[Pai
     return [pairs[i : i + size] for i in range(0, len(pairs), size)]
 
 
-def fingerprint(inputs: GenerationInputs, manifest: Manifest) -> str:
-    """Digest of everything that decides the pictures."""
+def fingerprint(inputs: GenerationInputs, manifest: Manifest) -> Fingerprint:
+    """Everything that decides the pictures."""
     settings = inputs.generation.decisive()
     del settings["synthetic"]  # which samples are made decides none of them
     hashes = {
         "weights": sha256(Checkpoint(inputs.checkpoint).weights), "base": BaseRecord.read(inputs.base).hash,
         "prompts": sha256(inputs.prompts), "data": manifest.data_hash,
     }  # fmt: skip
-    return Fingerprint(settings, hashes, code_digest("mvfl.mvdiffusion.sampling")).value
+    return Fingerprint(settings, hashes, code_digest("mvfl.mvdiffusion.sampling"))
 
 
 def run(job: SyntheticJob, minutes: float | None = None) -> None:
@@ -98,8 +98,9 @@ def run(job: SyntheticJob, minutes: float | None = None) -> None:
     manifest = Manifest.read(inputs.manifest)
     refuse(view_faults(inputs.generation, manifest.name, manifest.views, manifest.rig.is_symmetric))
     sampler = Sampler.load(inputs.base, inputs.checkpoint, inputs.prompts, manifest.rig, inputs.generation)
-    mark = fingerprint(inputs, manifest)
-    samples = inputs.state / mark
+    known = fingerprint(inputs, manifest)
+    mark, samples = known.value, inputs.state / known.value
+    write_json(inputs.state / MARK, {"fingerprint": mark, "parts": known.to_json()})
     mine = planned_batches(manifest, inputs.generation)[piece.number - 1 :: piece.count]
     with only_writer(inputs.state / f"piece-{piece.number}-of-{piece.count}"):
         announce(inputs.state)
@@ -160,7 +161,7 @@ def join(job: JoinJob) -> Manifest:
         InputError: a sample is missing, there twice, or changed since it was made.
     """
     inputs, manifest = job.source, Manifest.read(job.source.manifest)
-    mark = fingerprint(inputs, manifest)
+    mark = fingerprint(inputs, manifest).value
     plan = {split: [synthetic_name(*p) for p in pairs] for split, pairs in planned_pairs(manifest, inputs.generation).items()}
     wanted, listed = [*plan["train"], *plan["val"]], _listed(job.pieces, mark)
     if set(wanted) != set(listed):

@@ -132,7 +132,7 @@ class Validation:
             step: optimiser step, for names.
         """
         truth, trained = self.truth, pipeline.unet.config.num_views
-        sampling = Sampling(steps=self.t.validation_denoising_steps, guidance=self.t.validation_guidance, eta=0)
+        sampling = Sampling(solver="dpm++", steps=self.t.validation_denoising_steps, guidance=self.t.validation_guidance)
         prompts = read_prompts(self.job.prompts, WORDS, pipeline.unet.config.cross_attention_dim)
         with_views(pipeline.unet, self.manifest.views)
         sampler = Sampler(pipeline, prompts, self.manifest.rig, self.job.run.view_conditioning, sampling)

@@ -102,7 +102,7 @@ def test_changed_settings_start_anew_and_keep_the_old_state_which_comes_back_wit
     assert "Changed since the saved state: settings.training.learning_rate: starting anew" in capsys.readouterr().err
     train(again)
     said = capsys.readouterr().err
-    assert "going on with the states that these settings left" in said and "Resuming at step 2" in said
+    assert "going on with the states that these settings left" in said and "Step 2 is trained already" in said
     assert same_weights(first, again)
 
 

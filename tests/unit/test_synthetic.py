@@ -67,7 +67,7 @@ def test_an_interrupted_piece_keeps_its_samples_and_goes_on(source: GenerationIn
     with pytest.raises(Unfinished, match="Stopped after 0 of 12 batches"):
         run(first, minutes=1e-9)
     run(first)
-    (folder,) = [f for f in source.state.iterdir() if not f.name.startswith("piece")]
+    (folder,) = [f for f in source.state.iterdir() if f.is_dir() and not f.name.startswith("piece")]
     victims = sorted(folder.glob("sample_*"))[:3]
     before = {v.name: (v / "images" / "cam_000.png").read_bytes() for v in victims}
     untouched = sorted(folder.glob("sample_*"))[-1] / "images" / "cam_000.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from running import ROOT, snakemake
 
+from mvfl.config.load import load_config
+from mvfl.inspection.why import Stage, why
 from mvfl.runtime.endings import allowed_restarts, begin_note, growing, killed, note_beside, note_ending
 from mvfl.runtime.tracking import read_attempts
 
@@ -33,7 +36,9 @@ def test_forced_stages_are_computed_again_from_their_start(finished: Path) -> No
     before = [f.read_bytes() for f in weights]
     drawn = min(f.stat().st_mtime for f in (finished / "state" / EXPERIMENT / "synthetic").rglob("*.png"))
     again(finished, "--forcerun", "train", "gslrm", "generate_synthetic")
-    assert begun(finished, "mvdiffusion") == begun(finished, "gslrm") == [0], "the earlier attempts were set aside with their states"
+    assert begun(finished, "mvdiffusion") == begun(finished, "gslrm") == [0], (
+        "the earlier attempts were set aside with their states"
+    )
     assert (finished / "state" / EXPERIMENT / "gslrm" / "older" / "forced" / "attempts.jsonl").is_file()
     assert "Forced: computed anew from step 0" in (finished / "logs" / "finetune_gslrm" / f"{EXPERIMENT}.log").read_text()
     assert min(f.stat().st_mtime for f in (folder / "synthetic").rglob("*.png")) > drawn
@@ -54,6 +59,19 @@ def test_lost_results_are_written_again_without_training(finished: Path) -> None
 def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path) -> None:
     again(finished)
     assert "Nothing to be done" in again(finished, "-n", "--set-scatter", "synthetic=3")
+
+
+@pytest.mark.parametrize("stage", ["train", "synthetic", "gslrm"])
+def test_why_names_what_changed(stage: Stage, finished: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "here.yaml"
+    overlay.write_text(yaml.safe_dump({"results": str(finished)}))
+    files = [ROOT / "workflow_config.yaml", ROOT / "configs/ci.yaml", finished / "override.yaml", overlay]
+    assert why(load_config(files), EXPERIMENT, stage).startswith("Nothing that decides has changed")
+    change = {"train": {"training": {"seed": 5}}, "synthetic": {"sampling": {"steps": 3}}, "gslrm": {"gslrm": {"seed": 5}}}[stage]
+    overlay.write_text(yaml.safe_dump({"results": str(finished), "defaults": change}))
+    assert re.search(
+        r"Changed since .* settings\.[a-z.]*(seed|steps)\. The stage begins anew", why(load_config(files), EXPERIMENT, stage)
+    )
 
 
 def attempts_at_data(tmp_path: Path, script: str, retries: int) -> tuple[int, str]:
