@@ -6,26 +6,38 @@ Nothing is read from disk, so it answers "does it fit, and how long is a step" b
 from __future__ import annotations
 
 import gc
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from mvfl.config.experiment import Sampling, Training, TrainingRun
 from mvfl.config.gslrm import GslrmLosses
+from mvfl.data.latents import LatentCache
+from mvfl.geometry.cameras import camera_rows
 from mvfl.geometry.rig import load_rig
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.losses import Targets, gslrm_loss
 from mvfl.gslrm.model import Gslrm, GslrmConfig
 from mvfl.gslrm.rendering import render_objects
+from mvfl.mvdiffusion.batches import Recorded, TrainingData
 from mvfl.mvdiffusion.conditioning import POSE_FEATURES, RAY_CHANNELS
-from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.sampling import scheduler_of
+from mvfl.mvdiffusion.slots import WORDS, slot_orders
+from mvfl.mvdiffusion.training import MultiViewTraining
 from mvfl.mvdiffusion.unet import build_unet, with_view_conditioning
+from mvfl.runtime.fingerprint import Fingerprint
+from mvfl.runtime.loop import Tail
 from mvfl.runtime.progress import say
 
 PIXELS, VIEWS, TOKENS, EMBEDDING = 512, 6, 77, 1024
@@ -41,85 +53,43 @@ PUBLISHED_UNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _median_step(step: Callable[[], None], repeats: int) -> tuple[float, float]:
-    """Median seconds of a step after one warm-up step, and the peak of allocated memory in GiB."""
+WARM_UP = 3  # steps; compiling, and the caches of the first ones
+
+
+def _median_step(step: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
+    """Median seconds of a step after the warm-up, the peak of allocated memory in GiB, and the seconds of the warm-up."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + WARM_UP):
         began = time.perf_counter()
         step()
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
-    return sorted(seconds[1:])[repeats // 2], peak
+    return sorted(seconds[WARM_UP:])[repeats // 2], peak, sum(seconds[:WARM_UP])
 
 
-def _row(what: str, objects: int, seconds: float, peak: float) -> dict[str, Any]:
-    return {"what": what, "objects": objects, "seconds": round(seconds, 4), "peak_gib": round(peak, 1)}
+def _row(what: str, objects: int, seconds: float, peak: float, warm_up: float) -> dict[str, Any]:
+    return {
+        "what": what, "objects": objects, "seconds": round(seconds, 4), "objects_per_second": round(objects / seconds, 2),
+        "peak_gib": round(peak, 1), "warm_up": round(warm_up, 1),
+    }  # fmt: skip
 
 
-def time_unet_training(
-    config: dict[str, Any], objects: int, checkpointing: bool, device: torch.device, repeats: int, precision: torch.dtype
-) -> dict[str, Any]:
-    """One optimiser step (forward, backward, clip, AdamW) on random latents, float32 weights under autocast.
-
-    Args:
-        config: of the UNet.
-        objects: in the batch, six views each.
-        checkpointing: recompute activations to save memory.
-        device: to run on.
-        repeats: measured steps.
-        precision: autocast type.
-    """
-    torch.manual_seed(0)
-    e = config["projection_class_embeddings_input_dim"] // 2
-    with device:
-        unet = with_view_conditioning(build_unet(config), "rays").train()
-        normalizer = StableUnCLIPImageNormalizer(embedding_dim=e)
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, fused=True)
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction")
-    objective = Objective(scheduler, normalizer, DDPMScheduler(beta_schedule="squaredcos_cap_v2"), 0.18215)
-    generator = torch.Generator(device).manual_seed(0)
-    randn = lambda *shape: torch.randn(*shape, generator=generator, device=device)  # noqa: E731
-    c, side, views = unet.config.out_channels, unet.config.sample_size, unet.config.num_views
-    prompts = randn(views, TOKENS, unet.config.cross_attention_dim)
-
-    def step() -> None:
-        batch = Batch(
-            randn(objects * views, 2 * c, side, side), randn(objects, c, side, side), randn(objects, e), prompts,
-            randn(objects * views, POSE_FEATURES), randn(objects * views, RAY_CHANNELS, side, side),
-        )  # fmt: skip
-        draws = draw(objects, views, (c, side, side), e, scheduler.config.num_train_timesteps, generator)
-        with torch.autocast(device.type, precision):
-            result = objective.loss(unet, batch, draws)
-        result.loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    name = f"multi-view training step{', gradient checkpointing' if checkpointing else ''}"
-    return _row(name, objects, *_median_step(step, repeats))
-
-
-def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, precision: torch.dtype) -> dict[str, Any]:
-    """Sample six views of some objects with guidance, image encoder and autoencoder included.
+def random_pipeline(unet: dict[str, Any], device: torch.device) -> MultiViewPipeline:
+    """A pipeline of the published sizes with random weights, rays told; its text encoder is left out.
 
     Args:
-        objects: sampled at once.
-        steps: denoising steps.
-        device: to run on.
-        repeats: measured calls.
-        precision: autocast type.
+        unet: config of the UNet.
+        device: where the weights are made.
     """
     torch.manual_seed(0)
     with device:
-        pipeline = MultiViewPipeline(
-            unet=with_view_conditioning(build_unet(PUBLISHED_UNET), "rays").eval(),
+        return MultiViewPipeline(
+            unet=with_view_conditioning(build_unet(unet), "rays").eval(),
             vae=AutoencoderKL(
                 block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
                 up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, latent_channels=4, sample_size=PIXELS,
@@ -131,10 +101,58 @@ def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, 
                 )
             ).eval(),
             feature_extractor=CLIPImageProcessorPil(),
-            image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=EMBEDDING),
+            image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=unet["projection_class_embeddings_input_dim"] // 2),
             image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
             scheduler=DDIMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction"),
         )  # fmt: skip
+
+
+def random_data(unet: UNet2DConditionModel, samples: int) -> TrainingData:
+    """Latents of nothing, in the form of a cache, for a ring of six cameras."""
+    rng, rig = np.random.default_rng(0), load_rig("ring60")
+    side, width = unet.config.sample_size, unet.config.projection_class_embeddings_input_dim
+    moments = rng.standard_normal((samples, 1, VIEWS, 2 * unet.config.out_channels, side, side), np.float32).astype(np.float16)
+    embeds = rng.standard_normal((samples, 1, VIEWS, (width - POSE_FEATURES) // 2), np.float32)
+    cache = LatentCache(moments, embeds, np.stack([camera_rows(rig.cameras)] * samples))
+    prompts = torch.randn(WORDS, TOKENS, unet.config.cross_attention_dim)
+    return TrainingData([Recorded(cache, rig, slot_orders(rig, "rays"))], prompts)
+
+
+def time_training(config: dict[str, Any], device: torch.device, repeats: int, **settings: Any) -> dict[str, Any]:
+    """Steps of the training stage's own loop: data, forward, backward, clip, AdamW, EMA; nothing is saved.
+
+    Args:
+        config: of the UNet.
+        device: to run on.
+        repeats: measured steps.
+        settings: of the training.
+    """
+    run = TrainingRun(wandb_run="speed", training=Training(gradient_accumulation=1, **settings))
+    pipeline = random_pipeline(config, device)
+    pipeline.vae = pipeline.image_encoder = None  # the latents stand for them
+    data = random_data(pipeline.unet, 4 * run.training.batch_size)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as reader:
+        training = MultiViewTraining(run, pipeline, data, Path(folder), Fingerprint({}, {}, ""), 10**6, None)
+        training.restore()
+        tail = Tail(training.state, training.stop, 10**6, 10**6, training.snapshot, "")
+        median, peak, warm_up = _median_step(lambda: training.advance(tail, reader), repeats)
+    said = [name for name, on in (("compiled", training.compiled), ("checkpointing", run.training.gradient_checkpointing)) if on]
+    return _row(f"training step{', '.join(['', *said])}", run.training.batch_size, median, peak, warm_up)
+
+
+def time_sampling(objects: int, device: torch.device, repeats: int, precision: torch.dtype, sampling: Sampling) -> dict[str, Any]:
+    """Sample six views of some objects, image encoder and autoencoder included.
+
+    Args:
+        objects: sampled at once.
+        device: to run on.
+        repeats: measured calls.
+        precision: autocast type.
+        sampling: solver, steps and guidance.
+    """
+    pipeline = random_pipeline(PUBLISHED_UNET, device)
+    pipeline.scheduler = scheduler_of(pipeline.scheduler, sampling.solver)
+    with device:
         pictures = torch.rand(objects * VIEWS, 3, PIXELS, PIXELS)
         prompts = torch.randn(VIEWS, TOKENS, PUBLISHED_UNET["cross_attention_dim"])
         poses = torch.randn(objects * VIEWS, POSE_FEATURES)
@@ -143,9 +161,12 @@ def time_sampling(objects: int, steps: int, device: torch.device, repeats: int, 
 
     def call() -> None:
         with torch.autocast(device.type, precision):
-            pipeline(pictures, prompts, poses, rays, num_inference_steps=steps, guidance_scale=3.0)
+            pipeline(
+                pictures, prompts, poses, rays, num_inference_steps=sampling.steps, guidance_scale=sampling.guidance,
+                eta=sampling.eta,
+            )  # fmt: skip
 
-    return _row(f"six views, {steps} steps, guidance", objects, *_median_step(call, repeats))
+    return _row(f"six views, {sampling.solver}, {sampling.steps} steps, guidance", objects, *_median_step(call, repeats))
 
 
 def time_gslrm_training(
@@ -182,13 +203,17 @@ def time_gslrm_training(
 
 def measure_speed(device: torch.device, repeats: int) -> list[dict[str, Any]]:
     """All rows for the published sizes in bf16; what does not fit the memory is a row that says so."""
-    bf16 = torch.bfloat16
+    bf16, published = torch.bfloat16, Sampling(solver="ddim", steps=50)
+    training = partial(time_training, PUBLISHED_UNET, device, repeats)
     work: list[tuple[str, int, Callable[[], dict[str, Any]]]] = [
-        (f"multi-view training step{', gradient checkpointing' * saving}", n,
-         partial(time_unet_training, PUBLISHED_UNET, n, saving, device, repeats, bf16))
-        for n, saving in ((1, False), (4, False), (4, True), (8, True))
-    ]  # fmt: skip
-    work += [("six views, 50 steps, guidance", n, partial(time_sampling, n, 50, device, 1, bf16)) for n in (1, 4)]
+        ("training step", 4, partial(training, batch_size=4, compile=False)),
+        ("training step, compiled", 4, partial(training, batch_size=4)),
+        ("training step, compiled", 8, partial(training, batch_size=8)),
+        ("training step, checkpointing", 1, partial(training, batch_size=1, compile=False, gradient_checkpointing=True)),
+        ("training step, checkpointing", 8, partial(training, batch_size=8, compile=False, gradient_checkpointing=True)),
+    ]
+    work += [("six views", n, partial(time_sampling, n, device, 3, bf16, Sampling())) for n in (1, 4)]
+    work += [("six views, ddim, 50 steps", 1, partial(time_sampling, 1, device, 1, bf16, published))]
     work += [("GS-LRM training step", n, partial(time_gslrm_training, GslrmConfig(), n, device, repeats, bf16)) for n in (1, 2)]
     rows = []
     for what, objects, run in work:
@@ -197,6 +222,7 @@ def measure_speed(device: torch.device, repeats: int) -> list[dict[str, Any]]:
         except torch.OutOfMemoryError:
             rows.append({"what": what, "objects": objects, "seconds": None, "peak_gib": None})
         say(f"{rows[-1]}")
+        torch.compiler.reset()
         gc.collect()
         torch.cuda.empty_cache()
     return rows

@@ -71,18 +71,22 @@ def pluecker_rays(cameras: Float[np.ndarray, "view 16"], order: Sequence[int], s
         order: view index per slot; the first one is the input's.
         side: latent pixels per side.
     """
-    chosen = [camera_of_row(cameras[view]) for view in order]
-    turn = math.radians(-chosen[0].heading)
+    rows = np.asarray(cameras, np.float64)[list(order)]
+    turn = math.radians(-camera_of_row(rows[0]).heading)
     spin = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+    w2c = rows[:, :12].reshape(-1, 3, 4)
+    to_frame = w2c[..., :3] @ spin.T  # row vectors of the camera's axes to the turned frame
+    ox, oy, oz = -(w2c[:, None, :, 3] @ to_frame)[:, 0].T  # the camera's place in it
+    zero = np.zeros_like(ox)
+    across = np.stack([zero, -oz, oy, oz, zero, -ox, -oy, ox, zero], -1).reshape(-1, 3, 3)  # o x d = across @ d
     middles = (np.arange(side) + 0.5) / side
-    out = []
-    for camera in chosen:
-        x, y = np.meshgrid((middles - camera.cx) / camera.fx, (middles - camera.cy) / camera.fy)
-        directions = np.stack([x, y, np.ones_like(x)], -1) @ (camera.w2c[:3, :3] @ spin.T)
-        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
-        moments = np.cross(spin @ camera.position, directions)
-        out.append(np.concatenate([moments, directions], -1).transpose(2, 0, 1))
-    return torch.from_numpy(np.stack(out)).float()
+    local = np.ones((len(rows), side, side, 3), np.float32)
+    local[..., 0] = ((middles - rows[:, 14:15]) / rows[:, 12:13])[:, None, :]
+    local[..., 1] = ((middles - rows[:, 15:16]) / rows[:, 13:14])[:, :, None]
+    directions = local.reshape(len(rows), -1, 3) @ to_frame.astype(np.float32)
+    directions /= np.sqrt(np.einsum("snc,snc->sn", directions, directions))[..., None]
+    moments = directions @ across.transpose(0, 2, 1).astype(np.float32)
+    return torch.from_numpy(np.concatenate([moments, directions], -1).transpose(0, 2, 1).reshape(len(rows), 6, side, side).copy())
 
 
 @functools.lru_cache(maxsize=65536)  # a ring that all samples share is computed once

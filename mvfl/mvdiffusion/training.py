@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +20,11 @@ from torch import Tensor
 
 from mvfl.config.experiment import Training, TrainingRun
 from mvfl.mvdiffusion.batches import TrainingData, make_batch
-from mvfl.mvdiffusion.objective import Objective, draw
+from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import reference_path_norm, with_views
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
-from mvfl.runtime.devices import Pace
+from mvfl.runtime.devices import Pace, compiles
 from mvfl.runtime.endings import Collapsed
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
@@ -107,6 +108,7 @@ class MultiViewTraining:
             self.state = TrainingState(folder / "states", fingerprint, t.keep_states, t.save_minutes, t.state_gigabytes)
         _refuse_if_collapsed(folder, t)
         self.step, self.gradient_norm, self.collapsed = 0, math.nan, ""
+        self.coming: Future[list[tuple[int, Batch]]] | None = None
 
     # ------------------------------------------------------------------------------------------------- restore
     def restore(self, start: int = 0, weights: Callable[[], dict[str, Tensor]] | None = None) -> None:
@@ -138,7 +140,8 @@ class MultiViewTraining:
         self.step = step
         self.ema.to(self.device)
         self.model, self.optimizer = self.accelerator.prepare(self.unet, self.optimizer)
-        self.forward = torch.compile(self.model) if self.t.compile else self.model
+        self.compiled = compiles(self.t.compile)
+        self.forward = torch.compile(self.model) if self.compiled else self.model
 
     def snapshot(self) -> dict[str, Any]:
         """What is needed to go on bit for bit."""
@@ -167,10 +170,9 @@ class MultiViewTraining:
         tail = Tail(self.state, self.stop, self.until, t.checkpoint_every, self.snapshot, remedy)
         tracker = Tracker(self.folder, run, active=self.main, step=self.step, until=self.until)
         pace = Pace(self.step, self.per_pass * t.gradient_accumulation)
-        with tracker, Bar("train", self.until, start=self.step) as bar:
+        with tracker, Bar("train", self.until, start=self.step) as bar, ThreadPoolExecutor(1) as reader:
             while self.step < self.until:
-                losses = self._passes()
-                self._update(losses, tail)
+                losses = self.advance(tail, reader)
                 if self.step % t.log_every == 0 or self.step == self.until:
                     self._log(losses, tracker, bar, pace)
                 if self.main and validate is not None:
@@ -186,21 +188,38 @@ class MultiViewTraining:
                     self.accelerator.wait_for_everyone()
                 tail.leave_if_stopping(self.step, stopping)
 
-    def _passes(self) -> Tensor:
+    def advance(self, tail: Tail, reader: Executor) -> Tensor:
+        """One optimiser step; its losses. Meanwhile `reader` prepares the next step's batches."""
+        batches = (self.coming or reader.submit(self._prepare, self.step)).result()
+        self.coming = reader.submit(self._prepare, self.step + 1) if self.step + 1 < self.until else None
+        losses = self._passes(batches)
+        self._update(losses, tail)
+        return losses
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        """Of this process's passes in a step: number, and place among those of all processes."""
+        for micro in range(self.t.gradient_accumulation):
+            yield micro, micro * self.accelerator.num_processes + self.accelerator.process_index
+
+    def _prepare(self, step: int) -> list[tuple[int, Batch]]:
+        """The batches of a step, each with the number of views that it shows."""
+        t, passes, out = self.t, self.t.gradient_accumulation * self.accelerator.num_processes, []
+        for _, place in self._places():
+            part, mine = self.data.draw(t.seed, step * passes + place, t.batch_size)
+            key, scale = [t.seed, step, place], self.objective.scaling_factor
+            batch = make_batch(part, self.data.prompts, self.experiment, mine, key, scale, self.device)
+            out.append((part.shown(t.views_per_step), batch))
+        return out
+
+    def _passes(self, batches: list[tuple[int, Batch]]) -> Tensor:
         """Forward and backward of one step's batches; their losses."""
         t, a = self.t, self.accelerator
         losses = []
-        for micro in range(t.gradient_accumulation):
-            place = micro * a.num_processes + a.process_index
-            turn = self.step * t.gradient_accumulation * a.num_processes + place
-            part, mine = self.data.draw(t.seed, turn, t.batch_size)
-            with_views(self.unet, part.shown(t.views_per_step))
-            key = [t.seed, self.step, place]
-            scale = self.objective.scaling_factor
-            batch = make_batch(part, self.data.prompts, self.experiment, mine, key, scale, self.device)
+        for (micro, place), (views, batch) in zip(self._places(), batches, strict=True):
+            with_views(self.unet, views)
             draws = draw(
-                len(mine), len(batch.target_moments) // len(mine), batch.reference_latents.shape[1:], batch.embeds.shape[1],
-                self.objective.timesteps, generator(self.device, *key),
+                t.batch_size, views, batch.reference_latents.shape[1:], batch.embeds.shape[1], self.objective.timesteps,
+                generator(self.device, t.seed, self.step, place),
             )  # fmt: skip
             last = micro + 1 == t.gradient_accumulation
             with contextlib.nullcontext() if last else a.no_sync(self.model), a.autocast():

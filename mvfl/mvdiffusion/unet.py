@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from mvfl.config.strict import AttentionMode, ViewConditioning
-from mvfl.mvdiffusion.attention import set_attention_mode
+from mvfl.mvdiffusion.attention import MultiViewAttnProcessor, set_attention_mode
 from mvfl.mvdiffusion.conditioning import POSE_FEATURES, RAY_CHANNELS, TELLS_POSES
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, read_table
@@ -113,7 +113,9 @@ def channels_in(mode: ViewConditioning, latent: int) -> int:
 def with_views(unet: UNet2DConditionModel, views: int) -> UNet2DConditionModel:
     """The UNet for objects with another number of views; weights do not depend on it."""
     unet.register_to_config(num_views=views)
-    set_attention_mode(unet, views, attention_mode(unet))
+    for processor in unet.attn_processors.values():
+        if isinstance(processor, MultiViewAttnProcessor):
+            processor.views = views  # in place: a compiled network keeps what it compiled for each number
     return unet
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
+from typing import Literal
 
 import torch
 
@@ -25,6 +27,11 @@ def limit_threads(threads: int | None) -> None:
     if threads:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def compiles(wish: bool | Literal["auto"]) -> bool:
+    """Whether a network is compiled: as asked, or on CUDA where a C compiler is there, which Triton needs."""
+    return wish if isinstance(wish, bool) else torch.cuda.is_available() and any(map(shutil.which, ("gcc", "cc", "clang")))
 
 
 def describe_device() -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvfl.gslrm.model import GslrmConfig
-from mvfl.inspection.speed import PUBLISHED_UNET, time_gslrm_training, time_unet_training
+from mvfl.inspection.speed import PUBLISHED_UNET, time_gslrm_training, time_training
 from mvfl.mvdiffusion.unet import build_unet
 
 CPU = torch.device("cpu")
@@ -23,8 +23,9 @@ def test_it_measures_the_published_unet() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_row_holds_what_was_measured(checkpointing: bool) -> None:
-    row = time_unet_training(TINY_UNET, 1, checkpointing, CPU, 1, torch.bfloat16)
+    row = time_training(TINY_UNET, CPU, 1, batch_size=1, mixed_precision="no", gradient_checkpointing=checkpointing)
     assert row["seconds"] > 0 and row["objects"] == 1 and ("checkpointing" in row["what"]) == checkpointing
+    assert row["objects_per_second"] == pytest.approx(1 / row["seconds"], rel=0.01) and "compiled" not in row["what"]
 
 
 def test_gslrm_steps_are_measured_with_their_rendering() -> None:
