@@ -129,7 +129,8 @@ def time_training(config: dict[str, Any], device: torch.device, repeats: int, **
     """
     run = TrainingRun(wandb_run="speed", training=Training(gradient_accumulation=1, **settings))
     pipeline = random_pipeline(config, device)
-    pipeline.vae = pipeline.image_encoder = None  # the latents stand for them
+    pipeline.vae.to("cpu")  # latents stand for their pictures
+    pipeline.image_encoder.to("cpu")
     data = random_data(pipeline.unet, 4 * run.training.batch_size)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as reader:
         training = MultiViewTraining(run, pipeline, data, Path(folder), Fingerprint({}, {}, ""), 10**6, None)
