@@ -65,7 +65,7 @@ def plan(files: Annotated[list[Path] | None, typer.Argument(help="configuration 
             continue
         p = plan_case(config, case)
         jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
-        source = "measured here" if p.measured else "one H200"
+        source = "measured here" if p.measured else "one H100"
         table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
     Console().print(table)
 

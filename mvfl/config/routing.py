@@ -27,10 +27,16 @@ def evaluation_step(config: WorkflowConfig, experiment: str) -> int:
     return config.experiments[experiment].evaluation_step or config.evaluation.step
 
 
+def drawing_step(config: WorkflowConfig, experiment: str) -> int:
+    """Optimiser step whose weights draw the synthetic views."""
+    return config.experiments[experiment].synthetic.step or evaluation_step(config, experiment)
+
+
 def segment_ends(config: WorkflowConfig, experiment: str) -> list[int]:
-    """Steps at which training is cut: curriculum boundaries, the verdict and the end."""
+    """Steps at which training is cut: curriculum boundaries, the verdict, the step to draw with, and the end."""
     e = config.experiments[experiment]
-    return sorted({*(p.until_step for p in e.curriculum), evaluation_step(config, experiment), e.training.steps})
+    boundaries = [p.until_step for p in e.curriculum]
+    return sorted({*boundaries, evaluation_step(config, experiment), drawing_step(config, experiment), e.training.steps})
 
 
 def follow(config: WorkflowConfig, case_of: Callable[[str], Case]) -> Route:

@@ -52,6 +52,11 @@ class WorkflowConfig(Strict):
                     f"experiments.{name}: the verdict at step {step} lies beyond training.steps "
                     f"({experiment.training.steps}); lower evaluation.step or train longer."
                 )
+            if not step <= (drawn := experiment.synthetic.step or step) <= experiment.training.steps:
+                raise ValueError(
+                    f"experiments.{name}: synthetic.step {drawn} must lie between the verdict's step ({step}) and training.steps "
+                    f"({experiment.training.steps})."
+                )
         for case, name in self.cases.items():
             known(name, self.experiments, f"cases.{case}")
         for name in self.decisions:

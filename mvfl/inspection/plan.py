@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from mvfl.config.bases import HubBase, LocalBase
+from mvfl.config.routing import drawing_step
 from mvfl.config.strict import Case
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.layout import Layout
@@ -23,14 +24,14 @@ class Speeds:
     Attributes:
         card: where it was measured.
         training: objects per second, cached latents, four objects of six views a pass.
-        sampling: seconds per object, 50 guided steps, four objects of six views at once.
+        sampling: seconds per object, 8 guided steps, four objects of six views at once.
         gslrm: objects per second with rendering.
     """
 
-    card: str = "one H200"
-    training: float = 15.0
-    sampling: float = 2.23
-    gslrm: float = 1.27
+    card: str = "one H100"
+    training: float = 16.9
+    sampling: float = 0.49
+    gslrm: float = 0.97
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Sizes:
 
 
 PUBLISHED, SMALL = Sizes(870_184_644, 303_565_824), Sizes(5_460_000, 2_288_064)
-VIEWS = 6  # of the measured speeds
+VIEWS, MEASURED_STEPS = 6, 8  # of the measured speeds
 
 
 @dataclass
@@ -98,21 +99,21 @@ def plan_case(config: WorkflowConfig, case: Case, speeds: Speeds = Speeds()) -> 
         measured = seconds_per_step(config.results, name)
         out.measured |= measured is not None
         step = measured if measured is not None else t.batch_size * t.gradient_accumulation / speeds.training * share
-        seconds += plan.verdict_step(name) * step
+        seconds += (drawing_step(config, name) if name == out.experiments[-1] else plan.verdict_step(name)) * step
         segments = sum(cast(TrainJob, j).out.is_relative_to(plan.layout.experiment(name)) for j in jobs["train_mvdiffusion"])
         out.gigabytes += 4 * sizes.unet * (4 * t.keep_states + segments) / 1e9
     for job in jobs["score_checkpoint"]:
         e = cast(ScoreJob, job)
         references = VIEWS if e.scoring.references == "all" and e.sampling.reference == "random" else 1
         _, share = _scale(plan, e.experiment)
-        seconds += e.scoring.samples * references * speeds.sampling * e.sampling.sampling.steps / 50 * share
+        seconds += e.scoring.samples * references * speeds.sampling * e.sampling.sampling.steps / MEASURED_STEPS * share
     last = out.experiments[-1]
     sizes, share = _scale(plan, last)
     size = config.datasets[plan.experiment(last).dataset].image_size
     for job in jobs.get("generate_synthetic", []):
         g = cast(SyntheticJob, job).source.generation
         sampled = (g.synthetic.train + g.synthetic.val) * (VIEWS if g.synthetic.references == "all" else 1)
-        seconds += sampled * speeds.sampling * g.sampling.steps / 50 * share
+        seconds += sampled * speeds.sampling * g.sampling.steps / MEASURED_STEPS * share
         out.gigabytes += sampled * VIEWS * 3 * size * size * 0.3 / 1e9
     for job in jobs["finetune_gslrm"]:
         f = cast(GslrmJob, job).gslrm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,6 +56,7 @@ class Sampler:
         rig: names the order of the slots.
         conditioning: how slots are told their camera.
         sampling: steps, guidance, eta, batch size.
+        compiled: networks are compiled for whole batches; a last one that is shorter is filled up.
     """
 
     pipeline: MultiViewPipeline
@@ -63,6 +64,13 @@ class Sampler:
     rig: Rig
     conditioning: ViewConditioning
     sampling: Sampling
+    compiled: bool = False
+
+    def compile(self) -> Sampler:
+        """The same with compiled networks."""
+        self.pipeline.unet.compile()
+        self.pipeline.vae.decoder.compile()
+        return replace(self, compiled=True)
 
     @staticmethod
     def load(base: Path, checkpoint: Path, prompts: Path, rig: Rig, choice: ViewSampling) -> Sampler:
@@ -129,16 +137,18 @@ class Sampler:
         out = []
         starts = range(0, len(inputs), s.batch_size)
         for start in tracked(starts, title, len(starts)):
-            chunk = slice(start, start + s.batch_size)
-            told = [(camera_rows(own), self.slot_views(r)) for own, r in zip(cameras[chunk], references[chunk], strict=True)]
+            chunk = list(range(start, min(start + s.batch_size, len(inputs))))
+            wanted = len(chunk)
+            chunk += chunk[-1:] * (s.batch_size - wanted) * self.compiled
+            told = [(camera_rows(cameras[i]), self.slot_views(references[i])) for i in chunk]
             words, poses, rays = tell(self.conditioning, self.rig, told, self.side)
             # Numbers are drawn from CPU generators: the same noise on every device, whatever the batch.
             with half_precision(self.pipeline.device):
                 sampled = self.pipeline(
                     inputs[chunk].repeat_interleave(views, 0), self.prompts[words], poses, rays,
                     num_inference_steps=s.steps, guidance_scale=s.guidance, eta=s.eta,
-                    generator=[generator("cpu", *seed) for seed in seeds[chunk]],
+                    generator=[generator("cpu", *seeds[i]) for i in chunk],
                 ).images  # fmt: skip
-            out.append(sampled.float().cpu().unflatten(0, (-1, views)))
+            out.append(sampled.float().cpu().unflatten(0, (-1, views))[:wanted])
         self.pipeline.scheduler = published
         return torch.cat(out)

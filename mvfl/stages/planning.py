@@ -12,7 +12,7 @@ from mvfl.config.bases import LocalBase, ScratchBase
 from mvfl.config.datasets import FolderDataset, MarkerlessDataset
 from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
-from mvfl.config.routing import Route, evaluation_step, follow, segment_ends
+from mvfl.config.routing import Route, drawing_step, evaluation_step, follow, segment_ends
 from mvfl.config.strict import Case, part_of
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.layout import Layout
@@ -105,8 +105,8 @@ class Plan:
         )  # fmt: skip
 
     def generation(self, name: str) -> jobs.GenerationInputs:
-        """What decides an experiment's generated views: the checkpoint that was judged."""
-        e, layout, step = self.experiment(name), self.layout, self.verdict_step(name)
+        """What decides an experiment's generated views: the checkpoint that was judged, or a later one."""
+        e, layout, step = self.experiment(name), self.layout, drawing_step(self.config, name)
         return jobs.GenerationInputs(
             generation=part_of(e, Generation), manifest=layout.manifest(e.dataset), base=layout.base(e.base),
             checkpoint=layout.checkpoint(name, step).folder, prompts=layout.prompts(e.base, e.prompt_style_at(step)).embeds,
@@ -244,6 +244,8 @@ class Plan:
             yield "score_checkpoint", self.score(name, last)
             yield "decide", self.decide(name, last)
         name = names[-1]
+        for step in (s for s in segment_ends(self.config, name) if self.verdict_step(name) < s <= drawing_step(self.config, name)):
+            yield "train_mvdiffusion", self.train(name, step)
         if self.experiment(name).gslrm.inputs == "synthetic":
             yield "generate_synthetic", self.synthetic(name, "1-of-1")
             yield "join_synthetic", self.join(name, [self.layout.piece(name, "1-of-1")])

@@ -26,6 +26,7 @@ from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.pieces import Piece, PieceList
 from mvfl.records.samples import write_sample
+from mvfl.runtime.devices import compiles
 from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError, sha256, sweep_partials, write_json, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
@@ -37,6 +38,7 @@ from mvfl.runtime.training_state import MARK, StopRequest
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob
 
 Pair = tuple[str, int]  # sample, reference view
+WORTH_COMPILING = 500  # objects; compiling takes a minute or two
 
 
 def synthetic_name(sample: str, reference: int) -> str:
@@ -98,10 +100,15 @@ def run(job: SyntheticJob, minutes: float | None = None) -> None:
     manifest = Manifest.read(inputs.manifest)
     refuse(view_faults(inputs.generation, manifest.name, manifest.views, manifest.rig.is_symmetric))
     sampler = Sampler.load(inputs.base, inputs.checkpoint, inputs.prompts, manifest.rig, inputs.generation)
+    batches = planned_batches(manifest, inputs.generation)
+    how = inputs.generation.sampling
+    # Of all pieces together: the pictures must not depend on how many jobs share them.
+    if compiles(how.compile) and (how.compile is True or len(batches) * how.batch_size >= WORTH_COMPILING):
+        sampler = sampler.compile()
     known = fingerprint(inputs, manifest)
     mark, samples = known.value, inputs.state / known.value
     write_json(inputs.state / MARK, {"fingerprint": mark, "parts": known.to_json()})
-    mine = planned_batches(manifest, inputs.generation)[piece.number - 1 :: piece.count]
+    mine = batches[piece.number - 1 :: piece.count]
     with only_writer(inputs.state / f"piece-{piece.number}-of-{piece.count}"):
         announce(inputs.state)
         for pair in (p for batch in mine for p in batch):

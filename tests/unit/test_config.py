@@ -69,6 +69,7 @@ def test_overlays_are_valid(name: str) -> None:
         ({"experiments": {"curriculum": {"also_learn_from": ["rodnet"]}}}, "curriculum.also_learn_from: 'rodnet' is not defined; did you mean 'rodent'"),
         ({"defaults": {"dataset": "rodent", "also_learn_from": ["rodent"]}}, "a data set is named twice"),
         ({"defaults": {"base": "embedded", "dataset": "a", "also_learn_from": ["b"]}, "datasets": {"a": {"kind": "rodent", "train": 1, "val": 1}, "b": {"kind": "rodent", "image_size": 64, "train": 1, "val": 1}}}, "data set b has pictures of 64 px"),
+        ({"experiments": {"mouse_6x_aug": {"synthetic": {"step": 1000}}}}, "synthetic.step 1000 must lie between the verdict's step (2000)"),
         ({"datasets": {"my mouse": {"kind": "rodent", "train": 1, "val": 1}}}, "datasets.my mouse"),
         ({"experiments": {"mouse_6x_aug": "x"}}, "mine.yaml: experiments.mouse_6x_aug must hold keys and values"),
         ({"defaults": "x"}, "mine.yaml: defaults must hold keys and values"),

@@ -41,11 +41,11 @@ def evaluated(expression: str, attempt: int) -> object:
     return eval(expression, {"attempt": attempt})
 
 
-def test_gpu_stages_ask_for_a_gpu_and_for_more_time_at_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_stages_ask_for_a_gpu_and_for_the_same_time_at_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     resources = PROFILE["set-resources"]
     assert {rule for rule, r in resources.items() if r.get("gpu") == 1} == GPU_RULES
     for rule in GPU_RULES:
-        assert evaluated(resources[rule]["runtime"], 2) == 2 * evaluated(resources[rule]["runtime"], 1)
+        assert isinstance(resources[rule]["runtime"], int), "a longer one could pend for ever"
     monkeypatch.setenv("MVFL_GPU_PARTITION", "a100")
     monkeypatch.setenv("MVFL_ACCOUNT", "lab")
     assert {evaluated(resources[rule]["slurm_partition"], 1) for rule in GPU_RULES} == {"a100"}

@@ -63,6 +63,17 @@ def test_every_data_set_of_a_training_is_made_and_encoded(tmp_path: Path) -> Non
     assert plan.score("mouse_6x_aug", 4).manifest == plan.layout.manifest("tiny_mouse")
 
 
+def test_views_can_be_drawn_with_a_later_step_than_was_judged(tmp_path: Path) -> None:
+    overlay = tmp_path / "later.yaml"
+    overlay.write_text(yaml.safe_dump({
+        "defaults": {"training": {"steps": 9}}, "experiments": {"mouse_6x_aug": {"synthetic": {"step": 6}}},
+    }))  # fmt: skip
+    plan = plan_of(ROOT / "configs" / "ci.yaml", overlay)
+    assert plan.generation("mouse_6x_aug").checkpoint == plan.layout.checkpoint("mouse_6x_aug", 6).folder
+    assert plan.score("mouse_6x_aug", 4).checkpoint == plan.layout.checkpoint("mouse_6x_aug", 4).folder
+    assert plan.train("mouse_6x_aug", 6).start == plan.layout.checkpoint("mouse_6x_aug", 4).folder
+
+
 def test_settings_that_change_no_result_are_not_decisive(plan: Plan, tmp_path: Path) -> None:
     overlay = tmp_path / "other.yaml"
     overlay.write_text(yaml.safe_dump({

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mvfl.config.experiment import Generation, Sampling, Synthetic
+from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece
 from mvfl.runtime.endings import Unfinished
@@ -18,6 +21,7 @@ from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob, TrainJob
 from mvfl.stages.synthetic import join, run
 from mvfl.stages.train import train
+from mvfl.verdict.scores import Truth
 
 GENERATION = Generation(
     sampling=Sampling(steps=2, guidance=2.0, eta=1.0, batch_size=2), synthetic=Synthetic(train=3, val=1, references="all")
@@ -98,6 +102,18 @@ def test_pieces_that_do_not_belong_together_are_refused(source: GenerationInputs
     with pytest.raises(InputError, match="missing or changed since it was made"):
         joined(files)
     assert not (tmp_path / "out" / "samples").exists()
+
+
+def test_a_compiled_sampler_fills_up_the_last_batch_and_draws_the_same(source: GenerationInputs, tiny_truth: Truth) -> None:
+    manifest = Manifest.read(source.manifest)
+    sampler = Sampler.load(source.base, source.checkpoint, source.prompts, manifest.rig, GENERATION)
+    shown: list[int] = []
+    filled = replace(sampler, compiled=True)  # without a compiler here: what matters is the filling
+    filled.pipeline.unet.register_forward_pre_hook(lambda _m, args: shown.append(len(args[0])))
+    inputs = (tiny_truth.inputs[:3], tiny_truth.cameras[:3], tiny_truth.references[:3], [(1, i) for i in range(3)])
+    images = filled.sample(*inputs)
+    assert set(shown) == {2 * 2 * 6} and len(images) == 3
+    assert torch.allclose(images, sampler.sample(*inputs), atol=1e-5)
 
 
 def test_a_piece_has_a_number_and_a_count() -> None:
