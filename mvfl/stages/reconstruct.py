@@ -103,6 +103,7 @@ def reconstruct_picture(
     slots = sampler.sample(shown[None], [manifest.rig.cameras], [reference], [(start, 0, reference)])[0]
     order = sampler.slot_views(reference)
     images = slots[[order.index(v) for v in range(manifest.views)]]
+    images[reference] = shown  # what was photographed is known better than what was sampled of it
     (out / "views").mkdir(parents=True, exist_ok=True)
     for v, image in enumerate(images):
         to_pil(image).save(out / "views" / f"cam_{v:03d}.png")

@@ -80,7 +80,7 @@ def fingerprint(inputs: GenerationInputs, manifest: Manifest) -> Fingerprint:
     del settings["synthetic"]  # which samples are made decides none of them
     hashes = {
         "weights": sha256(Checkpoint(inputs.checkpoint).weights), "base": BaseRecord.read(inputs.base).hash,
-        "prompts": sha256(inputs.prompts), "data": manifest.data_hash,
+        "prompts": sha256(inputs.prompts), "data": manifest.data_hash, "input view": "as recorded",
     }  # fmt: skip
     return Fingerprint(settings, hashes, code_digest("mvfl.mvdiffusion.sampling"))
 
@@ -139,20 +139,21 @@ def _sample_missing(
         images = sampler.sample(pictures, [s.cameras for s in found], [r for _, r in batch], seeds)
         if float((images < 0.9).float().mean()) < 1e-3:
             raise InputError(f"The views sampled with {inputs.checkpoint} are blank; judge the checkpoint again (`evaluate`).")
-        for pair, views in zip(batch, images, strict=True):
-            _write(samples / synthetic_name(*pair), pair, views, manifest, sampler, inputs.checkpoint)
+        for pair, picture, views in zip(batch, pictures, images, strict=True):
+            _write(samples / synthetic_name(*pair), pair, picture, views, manifest, sampler, inputs.checkpoint)
 
 
 def _write(
-    folder: Path, pair: Pair, images: Float[Tensor, "slot 3 height width"], manifest: Manifest, sampler: Sampler, checkpoint: Path
-) -> None:
-    """One sample folder, whole or not at all; view index means the same camera as in the data."""
+    folder: Path, pair: Pair, picture: Float[Tensor, "3 height width"], images: Float[Tensor, "slot 3 height width"],
+    manifest: Manifest, sampler: Sampler, checkpoint: Path,
+) -> None:  # fmt: skip
+    """One sample folder, whole or not at all; view index means the same camera as in the data, the input keeps its own picture."""
     name, reference = pair
     slots = sampler.slot_views(reference)
     size = manifest.image_size
     cameras = [c.resized(size, size) for c in manifest.sample(name).cameras[: manifest.views]]
     with written_aside(folder) as target:
-        pictures = [to_pil(images[slots.index(view)]) for view in range(manifest.views)]
+        pictures = [to_pil(picture if view == reference else images[slots.index(view)]) for view in range(manifest.views)]
         write_sample(target, cameras, pictures, folder.name)
         metadata: dict[str, Any] = {
             "source_sample": name, "reference_view": reference, "rig_hash": manifest.rig.hash,

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from mvfl.config.experiment import Generation, Sampling, Synthetic
+from mvfl.data.pictures import composite, view_pictures
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece
 from mvfl.runtime.endings import Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob, TrainJob
-from mvfl.stages.synthetic import join, run
+from mvfl.stages.synthetic import join, run, source_of
 from mvfl.stages.train import train
 from mvfl.verdict.scores import Truth
 
@@ -114,6 +115,17 @@ def test_a_compiled_sampler_fills_up_the_last_batch_and_draws_the_same(source: G
     images = filled.sample(*inputs)
     assert set(shown) == {2 * 2 * 6} and len(images) == 3
     assert torch.allclose(images, sampler.sample(*inputs), atol=1e-5)
+
+
+def test_the_input_keeps_its_own_picture_among_the_generated_views(source: GenerationInputs, tmp_path: Path) -> None:
+    pieces = generate(source, 1, tmp_path)
+    manifest, made = Manifest.read(source.manifest), join(JoinJob(source=source, pieces=pieces, out=tmp_path / "out"))
+    for name in made.train[:6]:
+        sample, reference = source_of(name)
+        recorded = composite(view_pictures(manifest, manifest.sample(sample), range(6)), 1.0)
+        generated = composite(view_pictures(made, made.sample(name), range(6), keep_background=True), 1.0)
+        apart = (recorded - generated).abs().amax((1, 2, 3))
+        assert apart[reference] <= 0.51 / 255 and all(apart[v] > 0.1 for v in range(6) if v != reference)
 
 
 def test_a_piece_has_a_number_and_a_count() -> None:
