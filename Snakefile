@@ -31,6 +31,7 @@ localrules:
     join_synthetic,
     render_report,
     write_journal,
+    compare_experiments,
     report_exhausted,
 
 

@@ -99,6 +99,15 @@ class ZeroShot(Files):
     strip: Path
 
 
+@dataclass(init=False, frozen=True)
+class Comparison(Files):
+    """Several experiments side by side."""
+
+    names = ("index.html", "experiments.csv")
+    page: Path
+    table: Path
+
+
 @dataclass(frozen=True)
 class Layout:
     """The results tree.
@@ -176,6 +185,10 @@ class Layout:
     def state(self, name: str, stage: str) -> Path:
         """Training state: never a declared output, so that Snakemake never deletes it. `*` stands for all."""
         return self.results / "state" / name / stage
+
+    def comparison(self, group: str) -> Comparison:
+        """Page and table of several experiments: those `judged` so far, or those of the `sweep`."""
+        return Comparison(self.results / "compare" / group)
 
     @property
     def journal(self) -> Path:

@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 
 from mvfl.config.load import parse_config
+from mvfl.config.routing import ending
 from mvfl.config.strict import CASES
 from mvfl.records.decision import DecisionRecord
 from mvfl.runtime.endings import allowed_restarts, growing
@@ -56,6 +57,7 @@ wildcard_constraints:
     step=r"\d+",
     style=r"[a-z_]+",
     latents=r"[\w.-]+",
+    group="judged|sweep",
     scatteritem=r"\d+-of-\d+",
 
 
@@ -72,6 +74,7 @@ JOBS = {
     "synthetic": lambda w: PLAN.synthetic(w.experiment, w.scatteritem),
     "gslrm": lambda w: PLAN.gslrm(w.experiment),
     "zero_shot": lambda w: PLAN.zero_shot(w.dataset, w.base),
+    "compare": lambda w: PLAN.compare(w.group),
     "report": lambda w: PLAN.report(w.experiment, decided_case(w.experiment)),
     "export": lambda w: PLAN.export(w.experiment),
 }

@@ -51,10 +51,33 @@ rule write_journal:
         "mvfl journal --job {params.job:q} --log {log:q}"
 
 
+# Several experiments side by side: those judged so far, or those of the sweep.
+rule compare_experiments:
+    input:
+        unpack(inputs_of("compare")),
+    output:
+        **LAYOUT.comparison("{group}").declared(),
+    log:
+        LAYOUT.log("compare_experiments", "{group}"),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=5,
+    params:
+        decisive=decisive("compare"),
+        job=job_of("compare"),
+    message:
+        "Comparing the experiments ({wildcards.group})."
+    shell:
+        "mvfl compare --job {params.job:q} --log {log:q}"
+
+
 # Ends the run with a non-zero status when no experiment is left; its output is never made.
 rule report_exhausted:
     input:
         journal=str(LAYOUT.journal.with_suffix(".md")),
+        comparison=str(LAYOUT.comparison("judged").page),
         pages=lambda w: [
             str(LAYOUT.report(name)) for name, _ in PLAN.route(decided_case).visited
         ],
@@ -67,7 +90,10 @@ rule report_exhausted:
     resources:
         mem_mb=500,
         runtime=5,
+    retries: 0
+    params:
+        ending=lambda w, input: ending(CONFIG, PLAN.route(decided_case)),
     message:
-        "No experiment converged and none is left to try; everything is kept, see {input.journal}."
+        "The end of the way; everything is kept, see {input.comparison}."
     shell:
-        "echo 'No experiment converged and none is left to try; see the journal.' | tee {log:q} >&2; exit 1"
+        "echo {params.ending:q} See {input.comparison:q}. | tee {log:q} >&2; exit 1"

@@ -29,6 +29,7 @@ STAGES = {
     "gslrm": ("gslrm", "gslrm:run", "Fine-tune GS-LRM and write the 3D result."),
     "zero_shot": ("zero-shot", "zero_shot:run", "Judge a base's GS-LRM on recorded views, without training."),
     "report": ("report", "report:run", "Write the page of an experiment."),
+    "compare": ("compare", "compare:run", "Write a page and a table of several experiments."),
     "journal": ("journal", "journal:run", "Write journal.csv and journal.md from decisions, in order."),
     "base": ("prepare", "base:run", "Check, download or build a base and record its files."),
     "export": ("export", "export:run", "Make a base, with a card, of what an experiment learned from scratch."),

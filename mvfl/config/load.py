@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mvfl.config.workflow import WorkflowConfig
+from mvfl.config.strict import nearest
+from mvfl.config.workflow import Sweep, WorkflowConfig
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors, read_text
 
@@ -97,6 +99,7 @@ def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowC
     for where, table in {"defaults": defaults, "experiments": experiments}.items():
         if not isinstance(table, dict):
             raise InputError(f"{_file_of([where], '', sources)}: {where} must hold keys and values.")
+    data["sweep_names"] = _add_sweep(data, experiments)
     for name, experiment in experiments.items():
         if not isinstance(experiment, dict | None):
             file = _file_of(["experiments", str(name)], "", sources)
@@ -114,6 +117,31 @@ def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowC
             if line not in lines:
                 lines.append(line)
         raise InputError("The configuration cannot be used.\n" + "\n".join(f"- {line}" for line in lines)) from error
+
+
+def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> list[str]:
+    """Make the experiments of `sweep`; their names. What is wrong with it the validation says."""
+    try:
+        sweep = Sweep.model_validate(data.get("sweep"))
+    except ValidationError:
+        return []
+    if sweep.of not in experiments:
+        raise InputError(f"sweep.of: '{sweep.of}' is no experiment; {nearest(sweep.of, sorted(map(str, experiments)))}")
+    source, names = experiments[sweep.of] or {}, []
+    for values in itertools.product(*sweep.vary.values()):
+        marks = [f"{key.split('.')[-1]}-{value}" for key, value in zip(sweep.vary, values, strict=True)]
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join([sweep.of, *marks]))
+        varied: dict[Any, Any] = {
+            "description": f"{sweep.of} with " + ", ".join(m.replace("-", " ", 1) for m in marks),
+            "wandb_run": name,
+        }
+        for key, value in zip(sweep.vary, values, strict=True):
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            varied = merged(varied, value)
+        experiments[name] = merged(source, varied)
+        names.append(name)
+    return names
 
 
 def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:

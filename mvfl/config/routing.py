@@ -39,6 +39,22 @@ def segment_ends(config: WorkflowConfig, experiment: str) -> list[int]:
     return sorted({*boundaries, evaluation_step(config, experiment), drawing_step(config, experiment), e.training.steps})
 
 
+def ending(config: WorkflowConfig, route: Route) -> str:
+    """How a way ended, in a sentence; where no experiment converged, also which ones were never tried and why."""
+    if route.converged:
+        return f"{route.converged} converged (case A)."
+    name, case = route.visited[-1]
+    visited = [n for n, _ in route.visited]
+    untried = [f"{n} (case {c})" for c, n in config.cases.items() if n not in visited]
+    why = (
+        f"goes on with {config.cases[case]}, which was tried before"
+        if case in config.cases
+        else "names no experiment to go on with"
+    )
+    left = f" Not tried, since no decision led there: {', '.join(untried)}." if untried else ""
+    return f"No experiment converged. {name} is case {case}, which {why}.{left}"
+
+
 def follow(config: WorkflowConfig, case_of: Callable[[str], Case]) -> Route:
     """Follow the decisions from the first experiment on.
 

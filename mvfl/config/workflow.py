@@ -18,6 +18,15 @@ from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import Rig, load_rig
 
 
+class Sweep(Strict):
+    """Experiments that are one another's but for some settings: one for each combination."""
+
+    of: str = Field(description="experiment that is varied")
+    vary: dict[str, list[Any]] = Field(
+        min_length=1, description="dotted setting -> its values, as training.learning_rate: [1e-5, 5e-5]"
+    )
+
+
 class WorkflowConfig(Strict):
     """The whole of `workflow_config.yaml`, overlays applied."""
 
@@ -31,6 +40,8 @@ class WorkflowConfig(Strict):
     cases: dict[Literal["B", "C", "D"], str] = Field(description="experiment to run next for each case")
     decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
     wandb: Wandb = Wandb()
+    sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
+    sweep_names: list[str] = Field([], description="filled in when the file is read", exclude=True)
 
     @model_validator(mode="after")
     def _names_exist(self) -> WorkflowConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import cv2
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from mvfl.data.pictures import read_rgba
@@ -19,7 +17,8 @@ from mvfl.data.silhouettes import Silhouette, carve_body
 from mvfl.geometry.lens import LensCamera
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.recording import RecordingReport
-from mvfl.runtime.files import write_json, write_text
+from mvfl.runtime.files import write_json
+from mvfl.stages.pages import inline, write_page
 
 matplotlib.use("Agg")
 LOOKED_AT = 24  # samples whose pictures are read
@@ -99,8 +98,9 @@ def write_data_report(manifest: Manifest, out: Path, report: RecordingReport | N
         "worst": [{"sample": f.name, "overlaps": f.overlaps} for f in ranked[:10]],
     }  # fmt: skip
     write_json(out / "report.json", figures)
-    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("data.html.j2").render(
+    write_page(
+        out / "report.html",
+        "data",
         **figures,
         report=report,
         warnings=[c.warning for c in report.cameras if c.warning] if report else [],
@@ -110,7 +110,6 @@ def write_data_report(manifest: Manifest, out: Path, report: RecordingReport | N
         tiles=[(f.name, f"{np.mean(f.overlaps):.2f}" if f.overlaps else "", _tiles(f)) for f in shown],
         compared=bool(ranked[0].overlaps),
     )
-    write_text(out / "report.html", text)
 
 
 def _camera_rows(
@@ -174,11 +173,7 @@ def _plot_sizes(looked: list[Looked], names: list[str]) -> str:
 def _encoded(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
-    return _data(buffer.getvalue())
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return inline(buffer.getvalue())
 
 
 def _tiles(found: Looked) -> str:
@@ -193,4 +188,4 @@ def _tiles(found: Looked) -> str:
             outline = cv2.resize(found.others[view].astype(np.float32), (TILE, TILE), interpolation=cv2.INTER_LINEAR) > 0.5
             shown[cv2.morphologyEx(outline.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = (214, 40, 40)
         tiles.append(cv2.copyMakeBorder(shown, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(221, 227, 233)))
-    return _data(cv2.imencode(".png", np.concatenate(tiles, 1)[..., ::-1])[1].tobytes())
+    return inline(cv2.imencode(".png", np.concatenate(tiles, 1)[..., ::-1])[1].tobytes())

@@ -188,9 +188,22 @@ class JournalJob(Job):
     """Write the table of all verdicts, in order."""
 
     cases: dict[str, str]
+    ending: str = Field(description="how the run ended, in a sentence")
     decisions: Annotated[list[Path], Made()]
     table: Path
     page: Path
+
+
+class CompareJob(Job):
+    """Write a page and a table of several experiments."""
+
+    experiments: dict[str, Experiment]
+    ending: str = Field(description="how the run ended, in a sentence")
+    converged: str | None = None
+    evaluations: Annotated[list[Path], Made(Verdict.names), Field(description="folders of the verdicts, in the same order")]
+    logs: Annotated[list[Path], Made(), Field(description="logs of the trainings, in the same order")]
+    reconstructions: list[Path] = Field([], description="folders of GS-LRM results, of those that have one")
+    out: Path
 
 
 class ExportJob(Job):
@@ -207,5 +220,5 @@ class ExportJob(Job):
 JOBS: dict[str, type[Job]] = {
     "data": DataJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob, "score": ScoreJob,
     "decide": DecideJob, "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "zero_shot": ZeroShotJob,
-    "report": ReportJob, "journal": JournalJob, "export": ExportJob,
+    "report": ReportJob, "compare": CompareJob, "journal": JournalJob, "export": ExportJob,
 }  # fmt: skip

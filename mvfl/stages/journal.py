@@ -18,7 +18,7 @@ COLUMNS = ("experiment", "step", "reached", "loss", "view_consistency", "gt_simi
 
 def journal_rows(cases: dict[str, str], decisions: list[Path]) -> list[dict[str, Any]]:
     """One row per judged experiment, in order; a decision that cannot be read is named and left out."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in decisions:
         try:
             d = DecisionRecord.read(path)
@@ -29,10 +29,17 @@ def journal_rows(cases: dict[str, str], decisions: list[Path]) -> list[dict[str,
         values = (
             d.experiment, d.step, reached, round(d.loss, 5) if d.loss is not None else "NaN", d.computed.view_consistency,
             d.computed.gt_similarity, d.case, f"yes, computed {d.computed.case}" if d.overridden else "no",
-            "synthetic views, GS-LRM" if d.case == "A" else cases.get(d.case, "nothing"),
+            _next(d, cases, {row["experiment"] for row in rows} | {d.experiment}),
         )  # fmt: skip
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
+
+
+def _next(decision: DecisionRecord, cases: dict[str, str], tried: set[str]) -> str:
+    if decision.case == "A":
+        return "synthetic views, GS-LRM"
+    follower = cases.get(decision.case)
+    return "nothing" if follower is None else f"nothing: {follower} was tried" if follower in tried else follower
 
 
 def run(job: JournalJob) -> None:
@@ -45,4 +52,4 @@ def run(job: JournalJob) -> None:
     write_text(job.table, text.getvalue())
     lines = ["# Journal", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(str(r[c]) for c in COLUMNS) + " |" for r in rows]
-    write_text(job.page, "\n".join(lines) + "\n")
+    write_text(job.page, "\n".join([*lines, "", job.ending]) + "\n")

@@ -12,10 +12,11 @@ from mvfl.config.bases import LocalBase, ScratchBase
 from mvfl.config.datasets import FolderDataset, MarkerlessDataset
 from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
-from mvfl.config.routing import Route, drawing_step, evaluation_step, follow, segment_ends
+from mvfl.config.routing import Route, drawing_step, ending, evaluation_step, follow, segment_ends
 from mvfl.config.strict import Case, part_of
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.layout import Layout
+from mvfl.records.decision import DecisionRecord
 from mvfl.runtime.files import InputError, digest
 from mvfl.stages import jobs
 
@@ -150,8 +151,34 @@ class Plan:
     def journal(self, route: Route) -> jobs.JournalJob:
         """Write the table of the verdicts on a route."""
         return jobs.JournalJob(
-            cases={case: name for case, name in self.config.cases.items()}, decisions=[self.decision(n) for n, _ in route.visited],
+            cases={case: name for case, name in self.config.cases.items()}, ending=ending(self.config, route),
+            decisions=[self.decision(n) for n, _ in route.visited],
             table=self.layout.journal, page=self.layout.journal.with_suffix(".md"),
+        )  # fmt: skip
+
+    def compare(self, group: str) -> jobs.CompareJob:
+        """Compare experiments: those of the sweep, or all that were judged.
+
+        Args:
+            group: `sweep` or `judged`.
+
+        Raises:
+            InputError: the configuration has no sweep, or nothing was judged yet.
+        """
+        layout, everyone = self.layout, list(self.config.experiments)
+        route = self.known_route() if group == "judged" else None
+        visited = [n for n, _ in route.visited] if route else []
+        judged = [n for n in everyone if n in visited or self.decision(n).is_file()]
+        names = self.config.sweep_names if group == "sweep" else judged
+        if not names:
+            need = "the configuration has no `sweep`" if group == "sweep" else "no experiment was judged yet; run `evaluate` first"
+            raise InputError(f"There is nothing to compare: {need}.")
+        found = [layout.reconstruction(n).folder for n in names if layout.reconstruction(n).metrics.is_file()]
+        return jobs.CompareJob(
+            experiments={n: self.experiment(n) for n in names}, ending=ending(self.config, route) if route else "",
+            converged=route.converged if route else None, reconstructions=found,
+            evaluations=[layout.verdict(n, self.verdict_step(n)).folder for n in names],
+            logs=[layout.checkpoint(n, self.verdict_step(n)).log for n in names], out=layout.comparison(group).folder,
         )  # fmt: skip
 
     def export(self, name: str) -> jobs.ExportJob:
@@ -188,7 +215,9 @@ class Plan:
         everything = {
             f"{stage}_{name}": files for name in self.config.experiments for stage, files in self.stage_files(name).items()
         }
-        return self.stage_files(self.config.experiment) | everything
+        comparisons = {"compare": "judged"} | ({"sweep": "sweep"} if self.config.sweep else {})
+        pages = {target: list(self.layout.comparison(group).declared().values()) for target, group in comparisons.items()}
+        return self.stage_files(self.config.experiment) | everything | pages
 
     def trained(self, name: str) -> list[int]:
         """Ends of an experiment's training segments up to the verdict."""
@@ -197,6 +226,17 @@ class Plan:
     def route(self, case_of: Callable[[str], Case]) -> Route:
         """Follow the decisions from the first experiment on; `case_of` may raise where one is not known yet."""
         return follow(self.config, case_of)
+
+    def known_route(self) -> Route | None:
+        """The way that recorded decisions lead, or None where one is still to come."""
+
+        def case_of(name: str) -> Case:
+            return self.config.decisions.get(name) or DecisionRecord.read(self.decision(name)).case
+
+        try:
+            return self.route(case_of)
+        except InputError:
+            return None
 
     def decided_files(self, case_of: Callable[[str], Case]) -> list[str]:
         """What a whole run makes: pages and journal of all visited experiments, and the 3D result of the converged one."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvfl.layout import Reconstruction, Verdict
 from mvfl.records.decision import DecisionRecord
 from mvfl.records.provenance import Provenance
 from mvfl.records.scores import ReconstructionScores, ViewScores
-from mvfl.runtime.files import write_text
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages.jobs import ReportJob
+from mvfl.stages.pages import inline, write_page
 
 LABELS = {
     "model": "this model", "nearest": "nearest training sample", "mean": "mean view", "copy": "copy of the input",
@@ -29,11 +27,6 @@ MODEL_LABELS = {
 }  # fmt: skip
 
 
-def _inline(path: Path) -> str:
-    kind = "gif" if path.suffix == ".gif" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
 def run(job: ReportJob) -> None:
     """Write the page.
 
@@ -44,8 +37,9 @@ def run(job: ReportJob) -> None:
     decision, scores = DecisionRecord.read(verdict.decision), ViewScores.read(verdict.metrics)
     settings = job.experiment.model_dump(mode="json")
     table = {"model": scores.model, **scores.baselines}
-    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("page.html.j2").render(
+    write_page(
+        job.out,
+        "page",
         name=job.name,
         decision=decision,
         metrics=scores,
@@ -53,7 +47,7 @@ def run(job: ReportJob) -> None:
         settings_text=yaml.safe_dump(settings, sort_keys=False),
         thresholds_text=yaml.safe_dump(decision.computed.thresholds, sort_keys=False),
         provenance=Provenance.read(verdict.provenance),
-        images={"views": _inline(verdict.views), "loss": _inline(verdict.loss)},
+        images={"views": inline(verdict.views), "loss": inline(verdict.loss)},
         slots=[
             (slot, own, max(scores.baselines_per_slot[k][slot]["psnr"] for k in ("blank", "copy", "mean")))
             for slot, own in scores.measurements.slots.items()
@@ -62,7 +56,6 @@ def run(job: ReportJob) -> None:
         best={m: max(row[m] for row in table.values()) for m in ("psnr", "ssim", "iou")},
         gslrm=_reconstruction(Reconstruction(job.gslrm), job.out) if job.gslrm else None,
     )
-    write_text(job.out, text)
     inputs: dict[str, Path | str] = {"decision": verdict.decision, "metrics": verdict.metrics}
     inputs |= {"gslrm": Reconstruction(job.gslrm).metrics} if job.gslrm else {}
     write_provenance(job.out.parent, "report", settings, inputs)
@@ -76,5 +69,5 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
         "ply": os.path.relpath(files.ply, page.parent),
         "what": scores.judges,
         "used": scores.used,
-        "images": {"turntable": _inline(files.turntable), "strip": _inline(files.strip), "renders": _inline(files.renders)},
+        "images": {"turntable": inline(files.turntable), "strip": inline(files.strip), "renders": inline(files.renders)},
     }

@@ -6,11 +6,6 @@ fine-tuning has a figure to beat. Beside it stands the visual hull, which needs 
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.layout import ZeroShot
@@ -18,11 +13,12 @@ from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.runtime.devices import device
-from mvfl.runtime.files import InputError, write_text
+from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages.gslrm import Sources, score_models
 from mvfl.stages.jobs import ZeroShotJob
+from mvfl.stages.pages import inline, write_page
 
 LABELS = {
     "hull": "the coloured visual hull (no network)", "copy": "the picture of the nearest camera", "mean": "mean of all pictures",
@@ -51,13 +47,12 @@ def run(job: ZeroShotJob) -> None:
     write_model(gaussians, settings.turntable_views, manifest.image_size, settings.renderer, job.out)
     rows = [("GS-LRM of the base, not trained", scores.mean)]
     rows += [(label, scores.baselines[key]) for key, label in LABELS.items()]
-    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("zero_shot.html.j2").render(
-        name=manifest.name, samples=len(chosen.val), judges=scores.judges, rows=rows, cameras=scores.per_target(),
-        best={m: max(row[m] for _, row in rows) for m in scores.mean}, images={k: _inline(v) for k, v in (
-            ("renders", out.renders), ("strip", out.strip), ("turntable", out.turntable))},
+    pictures = {"renders": out.renders, "strip": out.strip, "turntable": out.turntable}
+    write_page(
+        out.page, "zero_shot", name=manifest.name, samples=len(chosen.val), judges=scores.judges, rows=rows,
+        cameras=scores.per_target(), best={m: max(row[m] for _, row in rows) for m in scores.mean},
+        images={key: inline(file) for key, file in pictures.items()},
     )  # fmt: skip
-    write_text(out.page, text)
     write_provenance(job.out, "zero_shot", settings.model_dump(mode="json"), {"base": job.base, "manifest": job.manifest})
     best = max((k for k in scores.baselines), key=lambda k: scores.baselines[k]["foreground_psnr"])
     say(
@@ -66,8 +61,3 @@ def run(job: ZeroShotJob) -> None:
         f"best without a network ({best}): {scores.baselines[best]['foreground_psnr']:.2f} dB, "
         f"{scores.baselines[best]['mask_iou']:.3f}. Look at {out.page}."
     )
-
-
-def _inline(path: Path) -> str:
-    kind = "gif" if path.suffix == ".gif" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -50,7 +50,10 @@ def test_the_version_is_the_packages() -> None:
     [
         ("{", "--job is not JSON"),
         ("{}", "--job is no job of the stage 'journal': "),
-        ('{"cases": {}, "decisions": [], "table": "a", "page": "b", "tabel": 1}', "unknown key 'tabel'; did you mean 'table'?"),
+        (
+            '{"cases": {}, "ending": "", "decisions": [], "table": "a", "page": "b", "tabel": 1}',
+            "unknown key 'tabel'; did you mean 'table'?",
+        ),
         ("nowhere.json", "nowhere.json does not exist"),
     ],
 )
@@ -65,7 +68,7 @@ def test_a_job_that_is_none_ends_in_a_sentence(
 
 
 def test_a_job_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = {"cases": {}, "decisions": [], "table": str(tmp_path / "j.csv"), "page": str(tmp_path / "j.md")}
+    job = {"cases": {}, "ending": "", "decisions": [], "table": str(tmp_path / "j.csv"), "page": str(tmp_path / "j.md")}
     (tmp_path / "job.json").write_text(json.dumps(job))
     monkeypatch.setattr("sys.argv", ["mvfl", "journal", "--job", str(tmp_path / "job.json")])
     with pytest.raises(SystemExit) as ended:

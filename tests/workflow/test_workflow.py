@@ -237,9 +237,34 @@ def test_c_goes_to_realistic_prompts_d_to_the_curriculum_and_on_to_3d(finished: 
 def test_without_a_way_on_the_run_ends_with_a_report_and_a_failure(finished: Path) -> None:
     with decided(finished, {"mouse_6x_aug": "B", "facelift_prompt": "B"}):
         text = rerun(finished, expect=1)
-    assert "No experiment converged and none is left to try" in text
+    assert "No experiment converged. facelift_prompt is case B, which goes on with facelift_prompt, which was tried before." in text
+    assert "Not tried, since no decision led there: realistic_prompt (case C), curriculum (case D)." in text
+    assert "Trying to restart" not in text
     assert journal(finished) == [("mouse_6x_aug", "B"), ("facelift_prompt", "B")]
+    assert "nothing: facelift_prompt was tried" in (finished / "journal.md").read_text(), "nobody is its own successor"
+    page = (finished / "compare/judged/index.html").read_text()
+    assert "No experiment converged." in page and page.count("data:image/png") >= 3
     assert (finished / "experiments/facelift_prompt/report/index.html").exists()
+
+
+def test_experiments_are_compared_without_training_any(finished: Path) -> None:
+    plan = jobs(rerun(finished, "-n", "compare"))
+    assert set(plan) == {"compare", "compare_experiments"}
+    rerun(finished, "compare")
+    rows = list(csv.DictReader((finished / "compare/judged/experiments.csv").read_text().splitlines()))
+    assert rows[0]["experiment"] == "mouse_6x_aug" and float(rows[0]["overlap (IoU)"]) >= 0 and float(rows[0]["3D PSNR (dB)"]) > 0
+
+
+def test_a_sweep_makes_experiments_that_one_target_runs(tmp_path: Path) -> None:
+    overlay = tmp_path / "sweep.yaml"
+    vary = {"training.learning_rate": [1e-4, 1e-5], "prompt_style": ["facelift", "realistic"]}
+    overlay.write_text(yaml.safe_dump({"sweep": {"of": "mouse_6x_aug", "vary": vary}}, sort_keys=False))
+    plan = jobs(snakemake("-n", "sweep", results=Path("results/never"), config=("ci", str(overlay))))
+    assert plan["train_mvdiffusion"] == plan["decide"] == 4 and plan["cache_latents"] == 1 and plan["embed_prompts"] == 2
+    named = "train_mouse_6x_aug-learning_rate-1e-05-prompt_style-realistic"
+    assert named in jobs(snakemake("-n", named, results=Path("results/never"), config=("ci", str(overlay))))
+    overlay.write_text(yaml.safe_dump({"sweep": {"of": "mouse_6x_aug", "vary": {"training.lerning_rate": [1]}}}))
+    assert "unknown key 'lerning_rate'" in snakemake("-n", config=("ci", str(overlay)), expect=1)
 
 
 def test_the_plan_table_needs_no_results_and_no_gpu() -> None:

@@ -1,0 +1,30 @@
+"""Pages for people: a single HTML file each, that opens from disk without a network."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mvfl.runtime.files import write_text
+
+
+def inline(picture: Path | bytes) -> str:
+    """A picture (PNG bytes, or a PNG or GIF file) as an address inside the page."""
+    kind = "gif" if isinstance(picture, Path) and picture.suffix == ".gif" else "png"
+    content = picture.read_bytes() if isinstance(picture, Path) else picture
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of `templates/`, all of which stand in `frame.html.j2`, and write the page.
+
+    Args:
+        path: of the page.
+        template: its name without ending.
+        values: what it shows; a missing one is an error.
+    """
+    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
+    write_text(path, environment.get_template(f"{template}.html.j2").render(values))
