@@ -52,6 +52,7 @@ def reconstruct(
     view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
     reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
+    film: Annotated[bool, typer.Option("--film", help="also turntable.mp4: 180 frames of 512 px; minutes on a CPU")] = False,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
@@ -62,7 +63,7 @@ def reconstruct(
     begin(log, threads)
     from mvfl.stages.reconstruct import reconstruct_picture
 
-    reconstruct_picture(picture, experiment, out, view, reframe, seed)
+    reconstruct_picture(picture, experiment, out, view, reframe, seed, film)
 
 
 @app.command(rich_help_panel=PEOPLE)

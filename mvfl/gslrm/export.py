@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
+import numpy as np
 import torch
 
 from mvfl.geometry.cameras import turntable
@@ -17,6 +19,7 @@ from mvfl.gslrm.views import Views
 from mvfl.metrics.pictures import save_grid, to_pil
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, written_aside
+from mvfl.runtime.progress import tracked
 
 # The published filters at inference.
 MIN_OPACITY, MAX_SCALE, FLOATER = 0.04, 0.1, 0.6
@@ -47,6 +50,28 @@ def write_model(gaussians: Gaussians, turntable_views: int, size: int, renderer:
     with written_aside(out / "gaussians.ply") as temporary:
         save_ply(gaussians, temporary)
     save_turntable(gaussians, turntable_views, size, renderer, out)
+
+
+@torch.no_grad()
+def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 512, renderer: Renderer = "auto") -> None:
+    """A film of the object turning once, H.264 at 30 frames a second.
+
+    Args:
+        gaussians: of one object.
+        path: of the film, .mp4.
+        views: frames.
+        size: pixels per side.
+        renderer: as for `render`.
+    """
+    c2w, intrinsics = (t.to(gaussians.xyz.device) for t in camera_tensors(turntable(views, 20.0, size)))
+    with written_aside(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
+        stream = film.add_stream("libx264", rate=30, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for view in tracked(range(views), "film", views):
+            seen = render(gaussians, c2w[view : view + 1], intrinsics[view : view + 1], size, size, renderer=renderer).images[0]
+            picture = np.asarray(to_pil(seen.clamp(0, 1)))
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode())
 
 
 def save_turntable(gaussians: Gaussians, views: int, size: int, renderer: Renderer, out: Path) -> None:

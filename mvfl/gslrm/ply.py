@@ -11,27 +11,38 @@ from plyfile import PlyData, PlyElement
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.runtime.reading import named_errors, require_file
 
-REST = 45  # always written: coefficients of degree 1 to 3
-NAMES = [
-    "x", "y", "z", "red", "green", "blue", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(REST)),
-    "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4)),
-]  # fmt: skip
+PUBLISHED_REST = 45  # coefficients of degree 1 to 3, which the original writes whatever the degree
+COLOURS = ("red", "green", "blue")
 
 
-def save_ply(gaussians: Gaussians, path: Path) -> None:
+def _names(rest: int) -> list[str]:
+    """Columns of a file with so many coefficients beyond degree 0."""
+    return [
+        "x", "y", "z", *COLOURS, *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(rest)),
+        "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4)),
+    ]  # fmt: skip
+
+
+def save_ply(gaussians: Gaussians, path: Path, published: bool = False) -> None:
     """Write binary little endian: logits, log-scales, unnormalised quaternions, degree-0 colour also as bytes.
 
-    f_rest is channel-major for the degree present, zeros appended at the end.
+    A Gaussian of degree 0 takes 59 bytes.
+
+    Args:
+        gaussians: to write.
+        path: of the file.
+        published: the original's layout, 239 bytes: f_rest channel-major for the degree present, zeros appended up to degree 3.
     """
     g = gaussians.detached()
     count = len(g)
-    table = np.zeros(count, dtype=[(n, "u1" if n in ("red", "green", "blue") else "<f4") for n in NAMES])
+    columns = _names(PUBLISHED_REST if published else 3 * (g.sh.shape[1] - 1))
+    table = np.zeros(count, dtype=[(n, "u1" if n in COLOURS else "<f4") for n in columns])
     dc = g.sh[:, 0].numpy()
     rest = g.sh[:, 1:].transpose(1, 2).reshape(count, -1).numpy()
     rgb = np.trunc(np.clip(255 * (0.2820948 * dc + 0.5), 0, 255)).astype(np.uint8)
     for i, axis in enumerate("xyz"):
         table[axis] = g.xyz[:, i].numpy()
-    for i, name in enumerate(("red", "green", "blue")):
+    for i, name in enumerate(COLOURS):
         table[name] = rgb[:, i]
         table[f"f_dc_{i}"] = dc[:, i]
     for i in range(rest.shape[1]):
@@ -58,7 +69,7 @@ def load_ply(path: Path, sh_degree: int = 0) -> Gaussians:
     require_file(path, remedy)
     with named_errors(path, "a PLY file of Gaussians", remedy):
         v = PlyData.read(str(path))["vertex"]
-        if not len(v.data) or any(v.data.dtype[n].kind != "f" for n in NAMES if n not in ("red", "green", "blue")):
+        if not len(v.data) or any(v.data.dtype[n].kind != "f" for n in _names(0) if n not in COLOURS):
             raise ValueError("no vertices, or columns that are no floats")
         column = lambda *names: torch.from_numpy(np.stack([v[n] for n in names], 1).astype(np.float32))  # noqa: E731
         size = (sh_degree + 1) ** 2

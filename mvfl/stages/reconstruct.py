@@ -14,7 +14,7 @@ from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.data.framing import framed, framing, read_picture, training_pictures, usual_framing
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm
-from mvfl.gslrm.export import visible_gaussians, write_model
+from mvfl.gslrm.export import save_film, visible_gaussians, write_model
 from mvfl.gslrm.views import Views
 from mvfl.layout import Checkpoint, Reconstruction
 from mvfl.metrics.image import predicted_mask
@@ -75,8 +75,9 @@ def read_experiment(folder: Path) -> Learned:
 
 
 def reconstruct_picture(
-    picture: Path, experiment: Path, out: Path, view: int | None = None, reframe: bool = False, seed: int | None = None
-) -> None:
+    picture: Path, experiment: Path, out: Path, view: int | None = None, reframe: bool = False, seed: int | None = None,
+    film: bool = False,
+) -> None:  # fmt: skip
     """Sample six views from one picture and make a 3D model of them.
 
     Args:
@@ -87,6 +88,7 @@ def reconstruct_picture(
         reframe: bring the animal to the size and place that training pictures of its outline have, for pictures of other
             cameras. A picture of the rig needs no reframing: its own frame says where the animal is and how large.
         seed: of the noise; default: the experiment's.
+        film: also write `turntable.mp4`.
 
     Raises:
         InputError: see the helpers; or a view that the experiment was not trained to start from.
@@ -114,6 +116,8 @@ def reconstruct_picture(
     model = load_gslrm(learned.weights, manifest.image_size, learned.gslrm.clip_xyz).to(device())
     gaussians = visible_gaussians(model, views.select(slice(learned.gslrm.input_views)), str(picture))
     write_model(gaussians, learned.gslrm.turntable_views, manifest.image_size, learned.gslrm.renderer, out)
+    if film:
+        save_film(gaussians, out / "turntable.mp4", renderer=learned.gslrm.renderer)
     inputs: dict[str, Path | str] = {
         "picture": picture, "base": learned.base, "checkpoint": Checkpoint(learned.checkpoint).provenance,
         "gslrm": learned.weights,

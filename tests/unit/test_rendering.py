@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.export import save_film
 from mvfl.gslrm.gaussians import SH_C0, Gaussians
 from mvfl.gslrm.rendering import BLUR, render, render_objects
 
@@ -106,3 +110,13 @@ def test_objects_drawn_together_look_as_drawn_alone() -> None:
     for i, gaussians in enumerate(objects):
         alone = render(gaussians, c2w[i], intrinsics[i], 96, 96)
         assert torch.equal(together.images[i], alone.images) and torch.equal(together.alphas[i], alone.alphas)
+
+
+def test_a_film_shows_the_object_turning_once(tmp_path: Path) -> None:
+    spot = one([0.4, 0.0, 0.0], 0.08, 0.98, [0.1, 0.1, 0.1])
+    save_film(spot, tmp_path / "film.mp4", views=8, size=64, renderer="torch")
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        frames = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
+        assert film.streams.video[0].average_rate == 30
+    columns = [float(np.average(np.arange(64), weights=(255 - f.astype(float)).sum(0) + 1e-9)) for f in frames]
+    assert len(frames) == 8 and max(columns) - min(columns) > 8, "the spot wanders to both sides"
