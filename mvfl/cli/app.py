@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from mvfl.cli.looking import benchmark_app, looking_app
+from mvfl.cli.looking import benchmark_app, looking_app, slurm_app
 from mvfl.cli.options import LOOK, PEOPLE, Log, Threads, begin
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
@@ -105,6 +105,7 @@ def masks(
 
 
 app.add_typer(looking_app)
+app.add_typer(slurm_app, name="slurm", rich_help_panel=PEOPLE)
 app.add_typer(benchmark_app, name="benchmark", rich_help_panel=LOOK)
 app.add_typer(stages_app)
 

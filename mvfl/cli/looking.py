@@ -15,6 +15,8 @@ from mvfl.cli.options import LOOK, PEOPLE
 from mvfl.runtime.files import InputError
 
 looking_app = typer.Typer()
+slurm_app = typer.Typer(no_args_is_help=True, help="A SLURM cluster: will it take the jobs, and a profile for it.")
+PROFILE = Path("profiles/slurm")
 benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, and speed at full size.")
 
 
@@ -34,6 +36,38 @@ def doctor(files: Annotated[list[Path] | None, typer.Argument(help="configuratio
         typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
     if not all(f.good for f in findings):
         raise typer.Exit(1)
+
+
+@slurm_app.command("check")
+def check_slurm(profile: Annotated[Path, typer.Option(help="folder of the profile")] = PROFILE) -> None:
+    """Compare what the profile asks for with what this cluster has; submits nothing. Status 1 when something does not fit."""
+    from mvfl.inspection.slurm import check
+
+    good = True
+    for finding in check(profile):
+        good &= finding.good
+        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
+    if not good:
+        raise typer.Exit(1)
+
+
+@slurm_app.command("init")
+def init_slurm(
+    out: Annotated[Path, typer.Argument(help="folder of the new profile, profiles/<site>")],
+    source: Annotated[Path, typer.Option(help="profile to start from")] = PROFILE,
+) -> None:
+    """Write a profile for this cluster: its partitions and time limits, squeue where accounting is off. Then check it."""
+    import yaml
+
+    from mvfl.inspection.slurm import site_profile
+    from mvfl.runtime.files import write_text
+
+    if (out / "config.yaml").exists():
+        raise InputError(f"{out / 'config.yaml'} exists; name another folder, or delete it first.")
+    settings = yaml.safe_dump(site_profile(source), sort_keys=False)
+    write_text(out / "config.yaml", f"# Made by `mvfl slurm init`; use it with snakemake --profile {out}.\n{settings}")
+    typer.echo(f"Wrote {out / 'config.yaml'}.")
+    check_slurm(out)
 
 
 @looking_app.command("check-config", rich_help_panel=PEOPLE)
