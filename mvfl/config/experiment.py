@@ -70,7 +70,7 @@ class Sampling(Strict):
     solver: Solver = Field("sde-dpm++", description="ddim as published takes 50 steps; the others need 8 (docs/performance.md)")
     steps: PositiveInt = Field(8, description="denoising steps")
     guidance: float = Field(3.0, ge=0, description="1 switches guidance off")
-    eta: Fraction = Field(1.0, description="noise of ddim, 0 is deterministic; above 0 also that of sde-dpm++")
+    eta: Fraction = Field(1.0, description="noise of ddim, 0 is deterministic; the others do not read it")
     seed: int = 4
     batch_size: PositiveInt = Field(4, description="objects sampled at once")
     compile: bool | Literal["auto"] = Field(

@@ -51,7 +51,10 @@ def why(config: WorkflowConfig, experiment: str, stage: Stage) -> str:
     """
     if experiment not in config.experiments:
         raise InputError(f"{experiment} is no experiment of this configuration; it has {', '.join(config.experiments)}.")
-    state, now = STAGES[stage](Plan(config), experiment)
+    try:
+        state, now = STAGES[stage](Plan(config), experiment)
+    except FileNotFoundError as error:
+        return f"Another input than before, and still to be made: {error.filename}. The stage begins anew."
     mark = state / MARK
     if not mark.is_file():
         return f"Nothing is saved in {state}: the stage begins at its start."

@@ -24,12 +24,9 @@ TELLS_POSES: tuple[ViewConditioning, ...] = ("relative_pose", "rays")
 
 
 def image_class_labels(
-    embeds: Float[Tensor, "n e"],
-    noise: Float[Tensor, "n e"],
-    level: int,
-    normalizer: StableUnCLIPImageNormalizer,
+    embeds: Float[Tensor, "n e"], noise: Float[Tensor, "n e"], level: int, normalizer: StableUnCLIPImageNormalizer,
     noising: DDPMScheduler,
-) -> Float[Tensor, "n labels"]:
+) -> Float[Tensor, "n labels"]:  # fmt: skip
     """Noise image embeddings as unCLIP does and append the noise level's sinusoid.
 
     z = (e - mean)/std; z <- sqrt(a_n) z + sqrt(1 - a_n) eps; back to embedding units; then a sinusoid of width E,
@@ -77,8 +74,7 @@ def pluecker_rays(cameras: Float[np.ndarray, "view 16"], order: Sequence[int], s
     w2c = rows[:, :12].reshape(-1, 3, 4)
     to_frame = w2c[..., :3] @ spin.T  # row vectors of the camera's axes to the turned frame
     ox, oy, oz = -(w2c[:, None, :, 3] @ to_frame)[:, 0].T  # the camera's place in it
-    zero = np.zeros_like(ox)
-    across = np.stack([zero, -oz, oy, oz, zero, -ox, -oy, ox, zero], -1).reshape(-1, 3, 3)  # o x d = across @ d
+    across = np.stack([0 * ox, -oz, oy, oz, 0 * ox, -ox, -oy, ox, 0 * ox], -1).reshape(-1, 3, 3)  # o x d = across @ d
     middles = (np.arange(side) + 0.5) / side
     local = np.ones((len(rows), side, side, 3), np.float32)
     local[..., 0] = ((middles - rows[:, 14:15]) / rows[:, 12:13])[:, None, :]

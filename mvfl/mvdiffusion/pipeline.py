@@ -208,10 +208,8 @@ class MultiViewPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(steps, device=device)
         shape = (count, self.vae.config.latent_channels, *references.shape[2:])
         latents = _draw(shape, generators, device) * self.scheduler.init_noise_sigma
-        extra: dict[str, Any] = {}
         accepted = inspect.signature(self.scheduler.step).parameters
-        if "eta" in accepted:
-            extra["eta"] = eta
+        extra: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
         for t in self.progress_bar(self.scheduler.timesteps):
             x = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
             x = torch.cat([x, references], dim=1).to(dtype)
@@ -219,7 +217,7 @@ class MultiViewPipeline(DiffusionPipeline):
             if guided:
                 unconditional, conditional = v.chunk(2)
                 v = unconditional + guidance * (conditional - unconditional)
-            if "variance_noise" in accepted and eta > 0:
+            if "variance_noise" in accepted and (eta > 0 or "eta" not in accepted):
                 extra["variance_noise"] = _draw(shape, generators, device)
             elif "generator" in accepted and not isinstance(generators, list):
                 extra["generator"] = generators

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from mvfl.config.experiment import Generation, Sampling, Synthetic
+from mvfl.config.strict import Solver
 from mvfl.data.pictures import composite, view_pictures
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.records.manifest import Manifest
@@ -115,6 +116,24 @@ def test_a_compiled_sampler_fills_up_the_last_batch_and_draws_the_same(source: G
     images = filled.sample(*inputs)
     assert set(shown) == {2 * 2 * 6} and len(images) == 3
     assert torch.allclose(images, sampler.sample(*inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", get_args(Solver))
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_every_solver_draws_from_each_pair_s_own_seed_alone(
+    solver: Solver, eta: float, source: GenerationInputs, tiny_truth: Truth
+) -> None:
+    manifest = Manifest.read(source.manifest)
+    choice = GENERATION.model_copy(update={"sampling": Sampling(solver=solver, steps=3, guidance=2.0, eta=eta, batch_size=3)})
+    sampler = Sampler.load(source.base, source.checkpoint, source.prompts, manifest.rig, choice)
+    seeds = [(1, i) for i in range(3)]
+    truth = (tiny_truth.inputs[:3], tiny_truth.cameras[:3], tiny_truth.references[:3])
+    together = sampler.sample(*truth, seeds)
+    assert torch.equal(together, sampler.sample(*truth, seeds)), "nothing comes from elsewhere"
+    alone = sampler.sample(truth[0][2:], truth[1][2:], truth[2][2:], seeds[2:])
+    assert torch.allclose(alone[0], together[2], atol=1e-4)
+    other = sampler.sample(truth[0][2:], truth[1][2:], truth[2][2:], [(1, 7)])
+    assert not torch.allclose(other, alone, atol=1e-3)
 
 
 def test_the_input_keeps_its_own_picture_among_the_generated_views(source: GenerationInputs, tmp_path: Path) -> None:

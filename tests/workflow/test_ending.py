@@ -67,11 +67,22 @@ def test_why_names_what_changed(stage: Stage, finished: Path, tmp_path: Path) ->
     overlay.write_text(yaml.safe_dump({"results": str(finished)}))
     files = [ROOT / "workflow_config.yaml", ROOT / "configs/ci.yaml", finished / "override.yaml", overlay]
     assert why(load_config(files), EXPERIMENT, stage).startswith("Nothing that decides has changed")
-    change = {"train": {"training": {"seed": 5}}, "synthetic": {"sampling": {"steps": 3}}, "gslrm": {"gslrm": {"seed": 5}}}[stage]
+    change = {
+        "train": {"training": {"learning_rate": 1e-5}},
+        "synthetic": {"sampling": {"steps": 3}},
+        "gslrm": {"gslrm": {"seed": 5}},
+    }[stage]
     overlay.write_text(yaml.safe_dump({"results": str(finished), "defaults": change}))
     assert re.search(
-        r"Changed since .* settings\.[a-z.]*(seed|steps)\. The stage begins anew", why(load_config(files), EXPERIMENT, stage)
+        r"Changed since .* settings\.[a-z_.]*(seed|steps|rate)\. The stage begins anew", why(load_config(files), EXPERIMENT, stage)
     )
+
+
+def test_why_names_an_input_that_is_still_to_be_made(finished: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "here.yaml"
+    overlay.write_text(yaml.safe_dump({"results": str(finished), "defaults": {"training": {"seed": 5}}}))
+    said = why(load_config([ROOT / "workflow_config.yaml", ROOT / "configs/ci.yaml", overlay]), EXPERIMENT, "train")
+    assert "still to be made" in said and "latents" in said
 
 
 def attempts_at_data(tmp_path: Path, script: str, retries: int) -> tuple[int, str]:
