@@ -31,7 +31,7 @@ class Speeds:
     card: str = "one H100"
     training: float = 16.9
     sampling: float = 0.49
-    gslrm: float = 0.97
+    gslrm: float = 1.5
 
 
 @dataclass(frozen=True)
