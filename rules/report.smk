@@ -85,12 +85,12 @@ rule report_exhausted:
         str(LAYOUT.exhausted),
     log:
         LAYOUT.log("report_exhausted"),
+    retries: 0
     conda:
         "../envs/cpu.yaml"
     resources:
         mem_mb=500,
         runtime=5,
-    retries: 0
     params:
         ending=lambda w, input: ending(CONFIG, PLAN.route(decided_case)),
     message:
