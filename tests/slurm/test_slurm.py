@@ -160,6 +160,30 @@ def test_training_runs_over_two_nodes(two_nodes: None, tmp_path: Path, monkeypat
     assert "2 processes" in log, log
 
 
+def test_a_spent_time_limit_is_no_failure(cluster: None, tmp_path: Path) -> None:
+    profile = slurm_profile(tmp_path)
+    content = yaml.safe_load((profile / "config.yaml").read_text())
+    content["retries"] = 0
+    content["set-resources"]["train_mvdiffusion"]["runtime"] = 2
+    (profile / "config.yaml").write_text(yaml.safe_dump(content))
+    long = tmp_path / "long.yaml"
+    long.write_text(
+        "defaults: {training: {steps: 1000}}\nevaluation: {step: 1000}\nexperiments: {curriculum: {evaluation_step: 1000}}\n"
+    )
+    results = tmp_path / "results"
+    with snakemake(results, tmp_path / "log", "--profile", str(profile), "train", overlays=(str(long),)) as process:
+        deadline = time.time() + 900
+        while process.poll() is None and time.time() < deadline:
+            for job in ask("squeue", "-h", "-t", "pending", "-o", "%i").split():
+                ask("scontrol", "update", f"jobid={job}", "starttime=now")  # or it would rest for two minutes
+            time.sleep(1)
+        assert process.poll() == 0, (tmp_path / "log").read_text()[-5000:]
+    assert "Error in rule" not in (tmp_path / "log").read_text()
+    attempts = read_attempts(results / f"state/{EXPERIMENT}/mvdiffusion")
+    assert next(a["reason"] for a in attempts if a["event"] == "ended") == "TimeSpent"
+    assert len({a["slurm_job"] for a in attempts}) == 1 < len(attempts) // 2, "the same job, several times"
+
+
 def running_jobs() -> dict[str, str]:
     """SLURM id -> rule of the jobs that run."""
     rows = [line.split("|") for line in ask("squeue", "-h", "-t", "running", "-o", "%i|%k").splitlines() if "|" in line]
