@@ -15,8 +15,11 @@ from mvfl.runtime.launch import launch_prefix
 from mvfl.stages.forced import Forced
 from mvfl.stages.planning import Plan
 
-# Without activation, the commands of Snakemake's own environment are meant.
-shell.prefix(f'set -euo pipefail; PATH="$PATH:{Path(sys.executable).parent}"; ')
+# Without activation, the commands of Snakemake's own environment are meant; a cluster's job may ask to be started again.
+OWN_JOB = "export MVFL_OWN_JOB=1; " if workflow.remote_exec else ""
+shell.prefix(
+    f'set -euo pipefail; PATH="$PATH:{Path(sys.executable).parent}"; {OWN_JOB}'
+)
 
 try:
     CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])
@@ -41,9 +44,10 @@ onstart:
 
 
 # A job's note beside its log decides whether it is started again: a spent time budget is no failure, a mistake stays one.
-Job.restart_times = property(
-    lambda job: allowed_restarts(job.log, job.attempt, job.rule.restart_times)
-)
+if workflow.is_main_process:
+    Job.restart_times = property(
+        lambda job: allowed_restarts(job.log, job.rule.restart_times)
+    )
 
 
 def any_of(names):

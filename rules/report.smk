@@ -54,7 +54,7 @@ rule write_journal:
 # Several experiments side by side: those judged so far, or those of the sweep.
 rule compare_experiments:
     input:
-        unpack(inputs_of("compare")),
+        unpack(lambda w: inputs_of("compare")(w) if w.group == "sweep" else {}),
     output:
         **LAYOUT.comparison("{group}").declared(),
     log:
@@ -66,6 +66,7 @@ rule compare_experiments:
         runtime=5,
     params:
         decisive=decisive("compare"),
+        seen=lambda w: PLAN.judged_mark(),
         job=job_of("compare"),
     message:
         "Comparing the experiments ({wildcards.group})."
@@ -77,7 +78,6 @@ rule compare_experiments:
 rule report_exhausted:
     input:
         journal=str(LAYOUT.journal.with_suffix(".md")),
-        comparison=str(LAYOUT.comparison("judged").page),
         pages=lambda w: [
             str(LAYOUT.report(name)) for name, _ in PLAN.route(decided_case).visited
         ],
@@ -94,6 +94,6 @@ rule report_exhausted:
     params:
         ending=lambda w, input: ending(CONFIG, PLAN.route(decided_case)),
     message:
-        "The end of the way; everything is kept, see {input.comparison}."
+        "The end of the way; everything is kept, see {input.journal}."
     shell:
-        "echo {params.ending:q} See {input.comparison:q}. | tee {log:q} >&2; exit 1"
+        "echo {params.ending:q} See {input.journal:q}. | tee {log:q} >&2; exit 1"

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from mvfl.cli.looking import benchmark_app, looking_app, slurm_app
-from mvfl.cli.options import LOOK, PEOPLE, Log, Threads, begin
+from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
 from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinished, note_ending
@@ -128,7 +128,7 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        note_ending("done" if not end.code else "mistake")
+        note_ending("done" if not end.code else "failed" if end.code == TERMINATED else "mistake")
         raise
     except Unfinished as stop:
         say(str(stop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,16 @@ Log = Annotated[Path | None, typer.Option("--log", help="append progress lines t
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
 Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
 
+TERMINATED = 143  # 128 + SIGTERM, as shells say
 PEOPLE, LOOK, PLUMBING = "What people type first", "Looking", "Stages, as the workflow calls them"
+
+
+def _end_in_words(_number: int, _frame: object) -> None:
+    """A job that is told to end was not killed for its memory."""
+    from mvfl.runtime.endings import note_ending
+
+    note_ending("failed")
+    raise SystemExit(TERMINATED)
 
 
 def begin(log: Path | None, threads: int) -> int:
@@ -23,6 +33,7 @@ def begin(log: Path | None, threads: int) -> int:
 
     open_log(log)
     begin_note(log)
+    signal.signal(signal.SIGTERM, _end_in_words)  # stages that save their work handle it themselves
     used = min(threads, os.cpu_count() or threads)
     limit_threads(used)
     return used

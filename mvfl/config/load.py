@@ -128,6 +128,8 @@ def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> list[str]:
     if sweep.of not in experiments:
         raise InputError(f"sweep.of: '{sweep.of}' is no experiment; {nearest(sweep.of, sorted(map(str, experiments)))}")
     source, names = experiments[sweep.of] or {}, []
+    if not isinstance(source, dict) or not all(sweep.vary.values()):
+        return []
     for values in itertools.product(*sweep.vary.values()):
         marks = [f"{key.split('.')[-1]}-{value}" for key, value in zip(sweep.vary, values, strict=True)]
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join([sweep.of, *marks]))
@@ -139,6 +141,8 @@ def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> list[str]:
             for part in reversed(key.split(".")):
                 value = {part: value}
             varied = merged(varied, value)
+        if name in experiments:
+            raise InputError(f"sweep: '{name}' would stand twice; give each value once, and the experiment another name.")
         experiments[name] = merged(source, varied)
         names.append(name)
     return names

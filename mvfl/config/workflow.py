@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,7 @@ class Sweep(Strict):
     """Experiments that are one another's but for some settings: one for each combination."""
 
     of: str = Field(description="experiment that is varied")
-    vary: dict[str, list[Any]] = Field(
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         min_length=1, description="dotted setting -> its values, as training.learning_rate: [1e-5, 5e-5]"
     )
 

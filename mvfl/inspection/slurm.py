@@ -164,9 +164,9 @@ def site_profile(source: Path) -> dict[Any, Any]:
     if ask("sacct", "-n", "-X", "-S", "now") is None:
         settings["slurm-status-command"] = "squeue"
     for own in [default, *settings["set-resources"].values()]:
-        partition = with_gpus if own.get("gpu") else without
+        partition = with_gpus if own.get("gpu") or "gpu" in str(own.get("gres", "")) else without
         if own is not default:
             own["slurm_partition"] = partition.name
-        if partition.minutes is not None:
+        if partition.minutes is not None and isinstance(own.get("runtime"), int):
             own["runtime"] = min(own["runtime"], partition.minutes)
     return settings

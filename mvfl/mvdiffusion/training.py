@@ -178,15 +178,16 @@ class MultiViewTraining:
                 if self.main and validate is not None:
                     self._watch(validate, tracker)
                 # All processes leave the loop at the same step, or the others would wait for ever.
-                wishes = torch.tensor([float(bool(self.stop)), float(bool(self.collapsed))], device=self.device)
-                stopping, collapsed = (self.accelerator.reduce(wishes) > 0).tolist()
+                mine = [bool(self.stop), bool(self.collapsed), self.stop.time_spent]
+                wishes = torch.tensor([float(wish) for wish in mine], device=self.device)
+                stopping, collapsed, spent = (self.accelerator.reduce(wishes) > 0).tolist()
                 if self.main:
                     tail.save_if_due(self.step, stopping)
                 if collapsed:
                     self._end_collapsed()
                 if stopping:
                     self.accelerator.wait_for_everyone()
-                tail.leave_if_stopping(self.step, stopping)
+                tail.leave_if_stopping(self.step, stopping, spent)
 
     def advance(self, tail: Tail, reader: Executor) -> Tensor:
         """One optimiser step; its losses. Meanwhile `reader` prepares the next step's batches."""

@@ -7,9 +7,10 @@ that a spent time budget is no failure, that a mistake stays one however often i
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
 Ending = Literal["running", "done", "failed", "time_spent", "mistake"]
@@ -28,40 +29,67 @@ class Collapsed(Exception):
     """Training was ended because the views repeat the input or stand in the wrong slots."""
 
 
+class Note(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+        word: the ending, or `running` of a job that runs or was killed without a word.
+        kills: how often in a row it was killed without a word before.
+        spent: how often it has spent its time budget in this run of the workflow.
+    """
+
+    word: str = "unknown"
+    kills: int = 0
+    spent: int = 0
+
+
 def note_beside(log: Path) -> Path:
     """Where a job notes how it ended."""
     return log.with_name(f"{log.name}.ending")
 
 
+def read_note(file: Path) -> Note:
+    """The note in a file; an unknown ending where there is none."""
+    try:
+        word, kills, spent = file.read_text(encoding="utf-8").split()
+        return Note(word, int(kills), int(spent))
+    except (OSError, ValueError):
+        return Note()
+
+
+def _write(note: Note) -> None:
+    if _note is not None:
+        with contextlib.suppress(OSError):  # a full disk has its own sentence
+            _note.parent.mkdir(parents=True, exist_ok=True)
+            _note.write_text(f"{note.word} {note.kills} {note.spent}\n", encoding="utf-8")
+
+
 def begin_note(log: Path | None) -> None:
     """From here on `note_ending` writes beside this log; until then the job counts as running, or as killed."""
     global _note
-    _note = None if log is None else note_beside(log)
+    alone = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one writes
+    _note = note_beside(log) if log is not None and alone else None
     if _note is not None:
-        kills = killed(_note)
-        _note.parent.mkdir(parents=True, exist_ok=True)
-        _note.write_text(f"running {kills}\n", encoding="utf-8")
+        before = read_note(_note)
+        _write(Note("running", killed(_note), before.spent))
 
 
 def note_ending(ending: Ending) -> None:
-    """Note how this process's job ended, where it has a log."""
+    """Note how this process's job ended, where it has a log. An end in words ends a row of kills."""
     if _note is not None:
-        with contextlib.suppress(OSError):  # a full disk has its own sentence
-            _note.write_text(f"{ending} {killed(_note) if ending == 'time_spent' else 0}\n", encoding="utf-8")
-
-
-def _read(note: Path) -> tuple[str, int]:
-    try:
-        word, kills = note.read_text(encoding="utf-8").split()
-        return word, int(kills)
-    except (OSError, ValueError):
-        return "unknown", 0
+        _write(Note(ending, 0, read_note(_note).spent + (ending == "time_spent")))
 
 
 def killed(note: Path) -> int:
     """How often in a row a job was killed without a word, as the kernel does when memory runs out."""
-    word, kills = _read(note)
-    return kills + (word == "running")
+    found = read_note(note)
+    return found.kills + (found.word == "running")
+
+
+def forget_notes(logs: Path) -> None:
+    """Remove the notes of an earlier run of the workflow."""
+    for file in logs.glob("**/*.ending"):
+        file.unlink(missing_ok=True)
 
 
 def growing(megabytes: int, log: str) -> Callable[[Any, int], int]:
@@ -79,13 +107,12 @@ def growing(megabytes: int, log: str) -> Callable[[Any, int], int]:
     return memory
 
 
-def allowed_restarts(logs: list[str], attempt: int, usual: int) -> int:
-    """How often a job that has just failed may be started again, all its attempts counted.
+def allowed_restarts(logs: list[str], usual: int) -> int:
+    """How often a job that has just failed may be started again in this run of the workflow, all its restarts counted.
 
     Args:
         logs: of the job.
-        attempt: that failed, from 1.
         usual: restarts that the profile allows.
     """
-    word = _read(note_beside(Path(logs[0])))[0] if logs else "unknown"
-    return {"time_spent": attempt, "mistake": 0}.get(word, usual)
+    found = read_note(note_beside(Path(logs[0]))) if logs else Note()
+    return 0 if found.word == "mistake" else usual + found.spent

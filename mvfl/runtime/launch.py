@@ -55,12 +55,13 @@ def _ask(*command: str) -> str:
 
 
 def requeue() -> bool:
-    """Ask SLURM to start this job again under its id, with its whole time limit; False outside SLURM or where it refuses.
+    """Ask SLURM to start this job again under its id, with its whole time limit; False where it refuses.
 
-    To Snakemake the job simply goes on: no failure, no retry used up.
+    To Snakemake the job simply goes on: no failure, no retry used up. Only a job that Snakemake itself submitted is its own
+    (`MVFL_OWN_JOB`, set by the rules): an allocation in which somebody runs a whole workflow must not be requeued.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or os.environ.get("RANK", "0") != "0":
+    if job is None or "MVFL_OWN_JOB" not in os.environ or os.environ.get("RANK", "0") != "0":
         return False
     done = subprocess.run(["timeout", "60", "scontrol", "requeue", job], capture_output=True, text=True)
     say("SLURM starts this job again." if done.returncode == 0 else f"SLURM does not start it again: {done.stderr.strip()}")

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mvfl.config.routing import segment_ends
+from mvfl.runtime.endings import forget_notes
 from mvfl.runtime.forcing import forget, set_aside
+from mvfl.runtime.lock import holder_of, is_alive
+from mvfl.runtime.progress import say
 from mvfl.stages.planning import Plan
 
 
@@ -43,12 +46,21 @@ class Forced:
         return self.pieces(name) if stage == "synthetic" else files
 
     def set_aside(self) -> None:
-        """Set the half-done work of all forced stages aside, before any job begins."""
-        forget(self.plan.layout.states())
-        for state, beyond in self.states().items():
-            set_aside(state, beyond)
+        """Set the half-done work of all forced stages aside, before any job begins; of experiments that are to run."""
+        layout = self.plan.layout
+        forget(layout.states())
+        forget_notes(layout.results / "logs")
+        if self.workflow.touch:
+            return
+        running = {getattr(job.wildcards, "experiment", None) for job in self.workflow.dag.needrun_jobs()}
+        for state, beyond in self.states([n for n in self.plan.config.experiments if n in running]).items():
+            holders = [h for lock in [state / "lock", *state.glob("*/lock")] if (h := holder_of(lock)) is not None]
+            if any(map(is_alive, holders)):
+                say(f"{state} is being written by another job: it is not set aside.")
+            else:
+                set_aside(state, beyond)
 
-    def states(self) -> dict[Path, int]:
+    def states(self, experiments: Iterable[str]) -> dict[Path, int]:
         """State folders of forced stages, each with the step up to which its training states still count."""
         found: dict[Path, int] = {}
         layout, typed, settings = self.plan.layout, self._typed(), self.workflow.dag_settings
@@ -58,7 +70,7 @@ class Forced:
         def forced(rule: str, files: Iterable[str]) -> bool:
             return bool(settings.forceall) or rule in asked or not asked.isdisjoint(files)
 
-        for name in self.plan.config.experiments:
+        for name in experiments:
             before = 0
             for step in segment_ends(self.plan.config, name):
                 if forced("train_mvdiffusion", layout.checkpoint(name, step).declared().values()):

@@ -202,7 +202,9 @@ class CompareJob(Job):
     converged: str | None = None
     evaluations: Annotated[list[Path], Made(Verdict.names), Field(description="folders of the verdicts, in the same order")]
     logs: Annotated[list[Path], Made(), Field(description="logs of the trainings, in the same order")]
-    reconstructions: list[Path] = Field([], description="folders of GS-LRM results, of those that have one")
+    reconstructions: Annotated[list[Path], Made(Reconstruction.names[1:2])] = Field(
+        [], description="folders of GS-LRM results, of those that have one"
+    )
     out: Path
 
 

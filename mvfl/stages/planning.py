@@ -167,9 +167,7 @@ class Plan:
         """
         layout, everyone = self.layout, list(self.config.experiments)
         route = self.known_route() if group == "judged" else None
-        visited = [n for n, _ in route.visited] if route else []
-        judged = [n for n in everyone if n in visited or self.decision(n).is_file()]
-        names = self.config.sweep_names if group == "sweep" else judged
+        names = self.config.sweep_names if group == "sweep" else [n for n in everyone if self._is_judged(n)]
         if not names:
             need = "the configuration has no `sweep`" if group == "sweep" else "no experiment was judged yet; run `evaluate` first"
             raise InputError(f"There is nothing to compare: {need}.")
@@ -226,6 +224,17 @@ class Plan:
     def route(self, case_of: Callable[[str], Case]) -> Route:
         """Follow the decisions from the first experiment on; `case_of` may raise where one is not known yet."""
         return follow(self.config, case_of)
+
+    def _is_judged(self, name: str) -> bool:
+        """Whether all that a comparison reads of an experiment is there."""
+        step = self.verdict_step(name)
+        files = [*self.layout.verdict(name, step).declared().values(), str(self.layout.checkpoint(name, step).log)]
+        return all(Path(file).is_file() for file in files)
+
+    def judged_mark(self) -> str:
+        """Changes when any verdict or 3D result was made anew; a comparison must not ask for them to be made."""
+        found = [self.layout.reconstruction(n).metrics for n in self.config.experiments] + self.layout.decisions()
+        return digest([[str(f), f.stat().st_mtime_ns] for f in found if f.is_file()])
 
     def known_route(self) -> Route | None:
         """The way that recorded decisions lead, or None where one is still to come."""

@@ -49,7 +49,7 @@ def test_what_the_profile_asks_in_vain_is_named_with_the_remedy(cluster: Path, m
     monkeypatch.setenv("MVFL_CPU_PARTITION", "short")
     found = findings()
     assert found["other rules"] == (True, "short, 60 min")
-    assert found["score_checkpoint"] == (True, "volta, 120 min, gpu:v100:4")
+    assert found["generate_synthetic"] == (True, "volta, 360 min, gpu:v100:4")
     assert found["train_mvdiffusion"][1] == "runtime 720 min is longer than volta allows (480): lower it in the profile"
     monkeypatch.setenv("MVFL_GPU_PARTITION", "short")
     assert "has no GPUs" in findings()["train_mvdiffusion"][1]

@@ -14,7 +14,7 @@ from running import ROOT, snakemake
 
 from mvfl.config.load import load_config
 from mvfl.inspection.why import Stage, why
-from mvfl.runtime.endings import allowed_restarts, begin_note, growing, killed, note_beside, note_ending
+from mvfl.runtime.endings import allowed_restarts, begin_note, forget_notes, growing, killed, note_beside, note_ending
 from mvfl.runtime.tracking import read_attempts
 
 BIN = Path(sys.executable).parent
@@ -101,10 +101,10 @@ def attempts_at_data(tmp_path: Path, script: str, retries: int) -> tuple[int, st
 @pytest.mark.parametrize(
     ("script", "retries", "calls"),
     [
-        (f'[ $n -gt 2 ] && exec {BIN}/mvfl "$@"; echo time_spent 0 > "$log.ending"; exit 75', 0, 3),
-        ('echo mistake 0 > "$log.ending"; exit 1', 3, 1),
-        ('echo failed 0 > "$log.ending"; exit 1', 2, 3),
-        ('echo running 0 > "$log.ending"; kill -9 $$', 1, 2),
+        (f'[ $n -gt 2 ] && exec {BIN}/mvfl "$@"; echo time_spent 0 $n > "$log.ending"; exit 75', 0, 3),
+        ('echo mistake 0 0 > "$log.ending"; exit 1', 3, 1),
+        ('echo failed 0 0 > "$log.ending"; exit 1', 2, 3),
+        ('echo running 0 0 > "$log.ending"; kill -9 $$', 1, 2),
     ],
     ids=["spent time is no failure", "a mistake stays one", "other failures are tried again", "so are killed jobs"],
 )
@@ -132,5 +132,14 @@ def test_kills_in_a_row_are_counted_and_forgotten_after_an_end_in_words(tmp_path
         assert killed(note_beside(log)) == kills + 1 and memory(wildcards, 2) == 1000 * (kills + 2)
     assert memory(wildcards, 1) == 1000, "a new run begins with what the rule asks for"
     note_ending("done")
-    assert killed(note_beside(log)) == 0 and allowed_restarts([str(log)], 1, 3) == 3
+    assert killed(note_beside(log)) == 0 and allowed_restarts([str(log)], 3) == 3
+    for spent in range(1, 4):
+        begin_note(log)
+        note_ending("time_spent")
+        assert allowed_restarts([str(log)], 1) == 1 + spent and memory(wildcards, 2) == 1000, "no retry, no memory"
+    begin_note(log)
+    note_ending("mistake")
+    assert allowed_restarts([str(log)], 3) == 0
+    forget_notes(tmp_path)
+    assert allowed_restarts([str(log)], 3) == 3
     begin_note(None)

@@ -242,8 +242,6 @@ def test_without_a_way_on_the_run_ends_with_a_report_and_a_failure(finished: Pat
     assert "Trying to restart" not in text
     assert journal(finished) == [("mouse_6x_aug", "B"), ("facelift_prompt", "B")]
     assert "nothing: facelift_prompt was tried" in (finished / "journal.md").read_text(), "nobody is its own successor"
-    page = (finished / "compare/judged/index.html").read_text()
-    assert "No experiment converged." in page and page.count("data:image/png") >= 3
     assert (finished / "experiments/facelift_prompt/report/index.html").exists()
 
 
