@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 
@@ -63,6 +62,8 @@ def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 51
         size: pixels per side.
         renderer: as for `render`.
     """
+    import av
+
     c2w, intrinsics = (t.to(gaussians.xyz.device) for t in camera_tensors(turntable(views, 20.0, size)))
     with written_aside(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=30, options={"crf": "18"})
