@@ -249,8 +249,11 @@ def test_experiments_are_compared_without_training_any(finished: Path) -> None:
     plan = jobs(rerun(finished, "-n", "compare"))
     assert set(plan) == {"compare", "compare_experiments"}
     rerun(finished, "compare")
-    rows = list(csv.DictReader((finished / "compare/judged/experiments.csv").read_text().splitlines()))
-    assert rows[0]["experiment"] == "mouse_6x_aug" and float(rows[0]["overlap (IoU)"]) >= 0 and float(rows[0]["3D PSNR (dB)"]) > 0
+    table = csv.DictReader((finished / "compare/judged/experiments.csv").read_text().splitlines())
+    row = next(row for row in table if row["experiment"] == "mouse_6x_aug")
+    assert float(row["overlap (IoU)"]) >= 0 and float(row["3D PSNR (dB)"]) > 0
+    page = (finished / "compare/judged/index.html").read_text()
+    assert "mouse_6x_aug" in page and "data:image/png" in page
 
 
 def test_a_sweep_makes_experiments_that_one_target_runs(tmp_path: Path) -> None:
