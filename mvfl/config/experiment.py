@@ -38,7 +38,7 @@ class Training(Strict):
     mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     compile: bool | Literal["auto"] = Field(
-        "auto", description="torch.compile the UNet: half as fast again after minutes of compiling; auto: on CUDA"
+        "auto", description="torch.compile the UNet: a third faster after two minutes of compiling; auto: on CUDA"
     )
     checkpoint_every: PositiveInt = setting(500, "nothing", description="steps between saved training states")
     keep_states: PositiveInt = setting(2, "nothing", description="training states kept besides the exported checkpoints")

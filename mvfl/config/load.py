@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowC
     for where, table in {"defaults": defaults, "experiments": experiments}.items():
         if not isinstance(table, dict):
             raise InputError(f"{_file_of([where], '', sources)}: {where} must hold keys and values.")
-    data["sweep_names"] = _add_sweep(data, experiments)
+    _add_sweep(data, experiments)
     for name, experiment in experiments.items():
         if not isinstance(experiment, dict | None):
             file = _file_of(["experiments", str(name)], "", sources)
@@ -119,33 +118,29 @@ def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowC
         raise InputError("The configuration cannot be used.\n" + "\n".join(f"- {line}" for line in lines)) from error
 
 
-def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> list[str]:
-    """Make the experiments of `sweep`; their names. What is wrong with it the validation says."""
+def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> None:
+    """Make the experiments of `sweep`. What is wrong with its form the validation says."""
     try:
         sweep = Sweep.model_validate(data.get("sweep"))
     except ValidationError:
-        return []
+        return
     if sweep.of not in experiments:
         raise InputError(f"sweep.of: '{sweep.of}' is no experiment; {nearest(sweep.of, sorted(map(str, experiments)))}")
-    source, names = experiments[sweep.of] or {}, []
-    if not isinstance(source, dict) or not all(sweep.vary.values()):
-        return []
-    for values in itertools.product(*sweep.vary.values()):
-        marks = [f"{key.split('.')[-1]}-{value}" for key, value in zip(sweep.vary, values, strict=True)]
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join([sweep.of, *marks]))
-        varied: dict[Any, Any] = {
-            "description": f"{sweep.of} with " + ", ".join(m.replace("-", " ", 1) for m in marks),
-            "wandb_run": name,
-        }
-        for key, value in zip(sweep.vary, values, strict=True):
+    source = experiments[sweep.of] or {}
+    if not isinstance(source, dict):
+        return
+    for name, varied in sweep.variants():
+        if name in experiments:
+            raise InputError(
+                f"sweep: two experiments would be called '{name}'; name each value once, or rename the other one."
+            )
+        words = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in varied.items())
+        settings: dict[Any, Any] = {"description": f"{sweep.of} with {words}", "wandb_run": name}
+        for key, value in varied.items():
             for part in reversed(key.split(".")):
                 value = {part: value}
-            varied = merged(varied, value)
-        if name in experiments:
-            raise InputError(f"sweep: '{name}' would stand twice; give each value once, and the experiment another name.")
-        experiments[name] = merged(source, varied)
-        names.append(name)
-    return names
+            settings = merged(settings, value)
+        experiments[name] = merged(source, settings)
 
 
 def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:

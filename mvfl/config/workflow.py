@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +28,15 @@ class Sweep(Strict):
         min_length=1, description="dotted setting -> its values, as training.learning_rate: [1e-5, 5e-5]"
     )
 
+    def variants(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and settings of each experiment, the settings by their dotted names."""
+        out = []
+        for values in itertools.product(*self.vary.values()):
+            varied = dict(zip(self.vary, values, strict=True))
+            marks = [f"{key.split('.')[-1]}-{value}" for key, value in varied.items()]
+            out.append((re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join([self.of, *marks])), varied))
+        return out
+
 
 class WorkflowConfig(Strict):
     """The whole of `workflow_config.yaml`, overlays applied."""
@@ -41,7 +52,6 @@ class WorkflowConfig(Strict):
     decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
     wandb: Wandb = Wandb()
     sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
-    sweep_names: list[str] = Field([], description="filled in when the file is read", exclude=True)
 
     @model_validator(mode="after")
     def _names_exist(self) -> WorkflowConfig:

@@ -167,7 +167,8 @@ class Plan:
         """
         layout, everyone = self.layout, list(self.config.experiments)
         route = self.known_route() if group == "judged" else None
-        names = self.config.sweep_names if group == "sweep" else [n for n in everyone if self._is_judged(n)]
+        swept = [name for name, _ in self.config.sweep.variants()] if self.config.sweep else []
+        names = swept if group == "sweep" else [n for n in everyone if self._is_judged(n)]
         if not names:
             need = "the configuration has no `sweep`" if group == "sweep" else "no experiment was judged yet; run `evaluate` first"
             raise InputError(f"There is nothing to compare: {need}.")
