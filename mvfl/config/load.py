@@ -131,9 +131,7 @@ def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> None:
         return
     for name, varied in sweep.variants():
         if name in experiments:
-            raise InputError(
-                f"sweep: two experiments would be called '{name}'; name each value once, or rename the other one."
-            )
+            raise InputError(f"sweep: two experiments would be called '{name}'; name each value once, or rename the other one.")
         words = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in varied.items())
         settings: dict[Any, Any] = {"description": f"{sweep.of} with {words}", "wandb_run": name}
         for key, value in varied.items():
