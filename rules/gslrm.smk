@@ -44,7 +44,9 @@ rule finetune_gslrm:
         decisive=decisive("gslrm"),
         job=job_of("gslrm"),
         state=str(LAYOUT.state("{experiment}", "gslrm")),
+        launch=lambda w, resources, threads: launch_prefix(resources, threads),
     message:
         "Fine-tuning GS-LRM on the views of {wildcards.experiment}; state and log are in {params.state}."
     shell:
-        "mvfl gslrm --job {params.job:q} --minutes {resources.runtime} --threads {threads} --log {log:q}"
+        "{params.launch} mvfl gslrm --job {params.job:q}"
+        " --minutes {resources.runtime} --threads {threads} --log {log:q}"

@@ -47,7 +47,7 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Ite
     """
     if views is not None and settings.input_views is not None and settings.input_views > views:
         yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
-    if settings.view_choice != "first" and settings.inputs == "synthetic" and settings.real_targets:
+    if settings.view_choice != "first" and settings.generated and settings.real_targets:
         yield (
             f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample, and real_targets are of "
             "another one than the generated inputs: use 'first', or real_targets: false."

@@ -22,9 +22,11 @@ class Training(Strict):
     """Multi-view diffusion training."""
 
     steps: PositiveInt = setting(20000, "nothing", description="optimiser steps of the whole run")
-    batch_size: PositiveInt = Field(4, description="objects per device and forward pass")
+    batch_size: PositiveInt = Field(4, description="objects per forward pass")
     views_per_step: int | None = Field(None, ge=2, description="most views of an object in one pass; default: all it has")
-    gradient_accumulation: PositiveInt = Field(4, description="forward passes per optimiser step")
+    gradient_accumulation: PositiveInt = Field(
+        4, description="forward passes per optimiser step, shared among the GPUs: a run is the same on 1, 2 or 4"
+    )
     learning_rate: PositiveFloat = 5e-5
     warmup_steps: int = Field(0, ge=0, description="linear warm-up, then constant")
     weight_decay: float = Field(0.01, ge=0)
@@ -152,7 +154,7 @@ class Experiment(TrainingRun, Generation):
     base: str
     dataset: str = Field(description="data set that is judged, generated for and reconstructed")
     also_learn_from: list[str] = Field(
-        [], description="further data sets for the multi-view training: other animals, recordings and rigs"
+        [], description="further data sets for the trainings: other animals, recordings and rigs (for GS-LRM see gslrm.inputs)"
     )
     evaluation_step: PositiveInt | None = Field(None, description="default: evaluation.step")
     gslrm: GslrmFinetuning = GslrmFinetuning()
@@ -161,3 +163,8 @@ class Experiment(TrainingRun, Generation):
     def datasets(self) -> list[str]:
         """All data sets of the training, the judged one first."""
         return [self.dataset, *self.also_learn_from]
+
+    @property
+    def shown_to_gslrm(self) -> list[str]:
+        """Data sets of GS-LRM's training: views are generated of the judged one only, the others are recorded."""
+        return self.datasets if self.gslrm.inputs != "synthetic" else [self.dataset]

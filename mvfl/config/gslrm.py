@@ -41,9 +41,13 @@ class GslrmFinetuning(Strict):
     """GS-LRM fine-tuning."""
 
     steps: PositiveInt = 10000
-    batch_size: PositiveInt = Field(2, description="objects per step")
-    inputs: Literal["synthetic", "real"] = Field(
-        "synthetic", description="what the network sees: generated views, or the recorded ones (then nothing is generated)"
+    batch_size: PositiveInt = Field(
+        2, description="objects per step, over all GPUs; masked_l2 weighs the objects of each GPU by themselves"
+    )
+    inputs: Literal["synthetic", "real", "mixed"] = Field(
+        "synthetic",
+        description="what the network sees: generated views; the recorded ones (then nothing is generated); or both, judged on "
+        "generated ones. With recorded ones it also learns from the data sets of also_learn_from",
     )
     input_views: PositiveInt | None = Field(None, description="views the network sees; default: all of the rig")
     view_choice: Literal["first", "overlap", "any"] = Field(
@@ -76,3 +80,8 @@ class GslrmFinetuning(Strict):
     turntable_views: PositiveInt = setting(12, "pictures", description="pictures of the turntable")
     cache_gigabytes: PositiveFloat = setting(1.0, "nothing", description="memory for decoded pictures")
     seed: int = 0
+
+    @property
+    def generated(self) -> bool:
+        """Whether generated views are needed."""
+        return self.inputs != "real"

@@ -106,7 +106,8 @@ class WorkflowConfig(Strict):
             rig = _rig_of(dataset)
             yield from view_faults(experiment, name, self._views(name), rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
-        yield from gslrm_faults(experiment.gslrm, experiment.dataset, self._views(experiment.dataset))
+        for name in experiment.shown_to_gslrm:
+            yield from gslrm_faults(experiment.gslrm, name, self._views(name))
 
     def _views(self, name: str) -> int | None:
         """Cameras of a data set. Videos that do not exist yet say nothing; the stage asks again."""

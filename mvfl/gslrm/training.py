@@ -17,10 +17,10 @@ from mvfl.gslrm.losses import LossValues, PixelGaussians, Targets, gslrm_loss, l
 from mvfl.gslrm.model import Gslrm, freeze, pixel_rays
 from mvfl.gslrm.scoring import reconstruct, render_views
 from mvfl.gslrm.views import Views
-from mvfl.runtime.devices import Pace, device
+from mvfl.runtime.devices import Pace, accelerator
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
-from mvfl.runtime.loop import Tail
+from mvfl.runtime.loop import Tail, agreed
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.tracking import Run, Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState
@@ -65,7 +65,8 @@ class GslrmTraining:
     ) -> None:  # fmt: skip
         s = self.settings = settings
         self.batches, self.folder = batches, folder
-        self.device = device()
+        self.accelerator = accelerator()
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.stop = StopRequest(minutes)
         self.model: Gslrm = load_gslrm(checkpoint, batches.image_size, s.clip_xyz).to(self.device)
         share = freeze(self.model, s.freeze.transformer_until, s.freeze.patch_embedder, s.freeze.positional_embeddings)
@@ -76,7 +77,8 @@ class GslrmTraining:
         weight_bytes = 4 * sum(p.numel() for p in self.model.parameters())
         require_space(folder, 3 * weight_bytes * (KEPT_STATES + 1) + weight_bytes, "Fine-tuning of GS-LRM", "the number of results")
         self.optimizer = optimizer_for(self.model, s)
-        self.state = TrainingState(folder / "states", fingerprint, KEPT_STATES, s.save_minutes)
+        with self.accelerator.main_process_first():
+            self.state = TrainingState(folder / "states", fingerprint, KEPT_STATES, s.save_minutes)
         self.step = self.updates = 0
         self.gradient_norm = math.nan
 
@@ -92,6 +94,10 @@ class GslrmTraining:
             self.updates, self.step = saved["updates"], step
             last = step == self.settings.steps
             say(f"Step {step} is trained already: its results are written again." if last else f"Resuming at step {step}.")
+        elif self.main:
+            say(f"Starting at step 0, {self.accelerator.num_processes} processes.")
+        # Of several processes each sees its share of a step's objects; their gradients are averaged.
+        self.network = self.accelerator.prepare_model(self.model)
 
     def snapshot(self) -> dict[str, Any]:
         """What is needed to go on bit for bit."""
@@ -112,7 +118,7 @@ class GslrmTraining:
         s = self.settings
         self.model.train()
         tail = Tail(self.state, self.stop, s.steps, s.checkpoint_every, self.snapshot, "lower gslrm.learning_rate")
-        tracker = Tracker(self.folder, run, step=self.step, until=s.steps)
+        tracker = Tracker(self.folder, run, active=self.main, step=self.step, until=s.steps)
         pace = Pace(self.step, s.batch_size)
         with (
             tracker, Bar("gslrm", s.steps, start=self.step) as bar, self.batches, ThreadPoolExecutor(2) as assemblers,
@@ -125,8 +131,12 @@ class GslrmTraining:
                 self._update(losses, tail)
                 if self.step % s.log_every == 0 or self.step == s.steps:
                     self._log(losses, tracker, bar, pace)
-                tail.save_if_due(self.step, bool(self.stop))
-                tail.leave_if_stopping(self.step, bool(self.stop))
+                stopping, spent = agreed(self.accelerator, bool(self.stop), self.stop.time_spent)
+                if self.main:
+                    tail.save_if_due(self.step, stopping)
+                if stopping:
+                    self.accelerator.wait_for_everyone()
+                tail.leave_if_stopping(self.step, stopping, spent)
         if self.updates < 0.8 * s.steps:
             say(f"Warning: only {self.updates} of {s.steps} steps updated the weights; gradients exceed the limit too often.")
 
@@ -134,7 +144,7 @@ class GslrmTraining:
         """Reconstruct, render, and go back through both."""
         s = self.settings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.mixed_precision == "bf16"):
-            output = reconstruct(self.model, seen)
+            output = reconstruct(self.network, seen)
         rendered = render_views(output, wanted, s.renderer)
         rays = pixel_rays(seen.c2w, seen.intrinsics, *seen.images.shape[-2:])
         targets, pixels = Targets(wanted.images, wanted.alphas), PixelGaussians(output.pixel_xyz, rays)
@@ -162,8 +172,10 @@ class GslrmTraining:
         self.step += 1
 
     def _log(self, losses: LossValues, tracker: Tracker, bar: Bar, pace: Pace) -> None:
-        total = float(losses.total.detach())
-        values = {f"train/{k}": float(v.detach()) for k, v in losses.terms.items()}
+        names = list(losses.terms)
+        here = torch.stack([losses.total.detach(), *(losses.terms[k].detach() for k in names)])
+        total, *terms = self.accelerator.reduce(here, "mean").tolist()
+        values = {f"train/{k}": v for k, v in zip(names, terms, strict=True)}
         values |= {
             "train/loss": total, "train/lr": learning_rate(self.step - 1, self.settings), "train/grad_norm": self.gradient_norm,
             "train/update_ratio": self.updates / self.step, **pace.values(self.step),

@@ -14,7 +14,7 @@ from mvfl.data.latents import LatentCache
 from mvfl.geometry.rig import Rig
 from mvfl.mvdiffusion.objective import Batch
 from mvfl.mvdiffusion.slots import tell
-from mvfl.runtime.randomness import batch_indices
+from mvfl.runtime.randomness import batch_indices, drawn_part
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ class TrainingData:
             turn: number of the pass, over all steps, processes and passes of a step.
             objects: of the pass.
         """
-        sizes = np.array([len(part.cache) for part in self.parts])
-        number = np.random.default_rng([seed, turn, 0x9A47]).choice(len(sizes), p=sizes / sizes.sum())
-        return self.parts[number], batch_indices(int(sizes[number]), objects, turn, seed)
+        part = self.parts[drawn_part([len(part.cache) for part in self.parts], turn, seed)]
+        return part, batch_indices(len(part.cache), objects, turn, seed)
 
 
 def shown(

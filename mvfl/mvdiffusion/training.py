@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -24,11 +23,11 @@ from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import reference_path_norm, with_views
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
-from mvfl.runtime.devices import Pace, compiles
+from mvfl.runtime.devices import Pace, accelerator, compiles, processes
 from mvfl.runtime.endings import Collapsed
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
-from mvfl.runtime.loop import Tail
+from mvfl.runtime.loop import Tail, agreed, each_share
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.randomness import generator
 from mvfl.runtime.tracking import Run, Tracker
@@ -83,7 +82,9 @@ class MultiViewTraining:
     ) -> None:  # fmt: skip
         t = self.t = experiment.training
         self.experiment, self.pipeline, self.folder, self.until = experiment, pipeline, folder, until
-        self.accelerator = Accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=t.gradient_accumulation)
+        several = processes().num_processes
+        self.passes = each_share(t.gradient_accumulation, several, "training.gradient_accumulation", "forward passes")
+        self.accelerator = accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=self.passes)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.stop = StopRequest(minutes)
         self.unet: UNet2DConditionModel = pipeline.unet.train()
@@ -95,7 +96,6 @@ class MultiViewTraining:
             t.snr_gamma,
         )  # fmt: skip
         self.data = TrainingData(data.parts, data.prompts.to(self.device))
-        self.per_pass = t.batch_size * self.accelerator.num_processes
         # Weights, EMA and two moments per state, one state in the making, and the exported weights.
         weight_bytes = 4 * sum(p.numel() for p in self.unet.parameters())
         require_space(folder, 4 * weight_bytes * (t.keep_states + 1) + weight_bytes, "Training", "training.keep_states")
@@ -169,7 +169,7 @@ class MultiViewTraining:
         remedy = "lower training.learning_rate or use mixed_precision bf16"
         tail = Tail(self.state, self.stop, self.until, t.checkpoint_every, self.snapshot, remedy)
         tracker = Tracker(self.folder, run, active=self.main, step=self.step, until=self.until)
-        pace = Pace(self.step, self.per_pass * t.gradient_accumulation)
+        pace = Pace(self.step, t.batch_size * t.gradient_accumulation)
         with tracker, Bar("train", self.until, start=self.step) as bar, ThreadPoolExecutor(1) as reader:
             while self.step < self.until:
                 losses = self.advance(tail, reader)
@@ -177,10 +177,7 @@ class MultiViewTraining:
                     self._log(losses, tracker, bar, pace)
                 if self.main and validate is not None:
                     self._watch(validate, tracker)
-                # All processes leave the loop at the same step, or the others would wait for ever.
-                mine = [bool(self.stop), bool(self.collapsed), self.stop.time_spent]
-                wishes = torch.tensor([float(wish) for wish in mine], device=self.device)
-                stopping, collapsed, spent = (self.accelerator.reduce(wishes) > 0).tolist()
+                stopping, collapsed, spent = agreed(self.accelerator, bool(self.stop), bool(self.collapsed), self.stop.time_spent)
                 if self.main:
                     tail.save_if_due(self.step, stopping)
                 if collapsed:
@@ -199,14 +196,14 @@ class MultiViewTraining:
 
     def _places(self) -> Iterator[tuple[int, int]]:
         """Of this process's passes in a step: number, and place among those of all processes."""
-        for micro in range(self.t.gradient_accumulation):
+        for micro in range(self.passes):
             yield micro, micro * self.accelerator.num_processes + self.accelerator.process_index
 
     def _prepare(self, step: int) -> list[tuple[int, Batch]]:
         """The batches of a step, each with the number of views that it shows."""
-        t, passes, out = self.t, self.t.gradient_accumulation * self.accelerator.num_processes, []
+        t, out = self.t, []
         for _, place in self._places():
-            part, mine = self.data.draw(t.seed, step * passes + place, t.batch_size)
+            part, mine = self.data.draw(t.seed, step * t.gradient_accumulation + place, t.batch_size)
             key, scale = [t.seed, step, place], self.objective.scaling_factor
             batch = make_batch(part, self.data.prompts, self.experiment, mine, key, scale, self.device)
             out.append((part.shown(t.views_per_step), batch))
@@ -222,7 +219,7 @@ class MultiViewTraining:
                 t.batch_size, views, batch.reference_latents.shape[1:], batch.embeds.shape[1], self.objective.timesteps,
                 generator(self.device, t.seed, self.step, place),
             )  # fmt: skip
-            last = micro + 1 == t.gradient_accumulation
+            last = micro + 1 == self.passes
             with contextlib.nullcontext() if last else a.no_sync(self.model), a.autocast():
                 result = self.objective.loss(self.forward, batch, draws)
                 a.backward(result.loss)

@@ -6,14 +6,29 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator, PartialState
 
 
 def device() -> torch.device:
     """CUDA when there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def processes() -> PartialState:
+    """How many processes share this job, and which of them this one is; a launcher may start several on CPUs, too."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def accelerator(**options: Any) -> Accelerator:
+    """What brings the processes of this job together.
+
+    Args:
+        options: of `accelerate.Accelerator`.
+    """
+    return Accelerator(cpu=not torch.cuda.is_available(), **options)
 
 
 def half_precision(place: torch.device) -> torch.autocast:

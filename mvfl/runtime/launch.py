@@ -28,23 +28,41 @@ def accelerate_command(per_node: int, nodes: int = 1, rank: int = 0, address: st
 
 
 def launch_prefix(resources: Mapping[str, Any], threads: int) -> str:
-    """What stands before `mvfl train`: nothing for one process, since a launcher would swallow signals and exit status.
+    """What stands before a training: nothing for one process, since a launcher would swallow signals and exit status.
 
-    Several nodes: nodes, tasks (the same number), mpi: srun, tasks_per_gpu: 0 and gres: "gpu:N" instead of gpu.
+    Cards are asked for by gpu: N or by gres: "gpu:N" ("gpu:a100:N"). Several nodes: nodes, tasks (the same number), mpi: srun,
+    tasks_per_gpu: 0 and gres.
 
     Args:
         resources: of the rule, by name.
         threads: CPU cores per node.
     """
-    nodes = int(resources.get("nodes", 1))
+    nodes, gpus = int(resources.get("nodes", 1)), gpus_per_node(resources)
     if nodes > 1:
-        gpus = str(resources["gres"]).split(":")[-1]
+        if "gres" not in resources:
+            raise InputError('A run over several nodes needs gres: "gpu:N", the cards of each node.')
         return (
             f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --gres={resources['gres']}"
             f" --cpus-per-task={threads} --kill-on-bad-exit=1 mvfl launch --per-node {gpus}"
         )
-    gpus_here = int(resources.get("gpu", 0))
-    return "" if gpus_here < 2 else " ".join(accelerate_command(gpus_here))
+    return "" if gpus < 2 else " ".join(accelerate_command(gpus))
+
+
+def gpus_per_node(resources: Mapping[str, Any]) -> int:
+    """Cards that a rule asks for on each node: gres where it is given, else gpu.
+
+    Raises:
+        InputError: gres names no number of cards.
+    """
+    gres = str(resources.get("gres", ""))
+    if not gres:
+        return int(resources.get("gpu", 0))
+    parts = [part.split(":") for part in gres.split(",") if part.startswith("gpu")]
+    if parts and len(parts[0]) == 1:
+        return 1
+    if not parts or not parts[0][-1].isdecimal():
+        raise InputError(f'gres: "{gres}" does not say how many cards; write "gpu:N" or "gpu:MODEL:N".')
+    return int(parts[0][-1])
 
 
 def _ask(*command: str) -> str:

@@ -8,8 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
+
 from mvfl.runtime.endings import TimeSpent, Unfinished
+from mvfl.runtime.files import InputError
 from mvfl.runtime.training_state import StopRequest, TrainingState
+
+
+def agreed(accelerator: Accelerator, *wishes: bool) -> list[bool]:
+    """Whether any process wishes it: all leave a loop at the same step, or the others would wait for ever."""
+    told = torch.tensor([float(wish) for wish in wishes], device=accelerator.device)
+    return (accelerator.reduce(told) > 0).tolist()
+
+
+def each_share(count: int, processes: int, setting: str, things: str) -> int:
+    """What each of several processes does of a step, so that a run is the same on any number of GPUs.
+
+    Args:
+        count: of the whole step.
+        processes: of the job, one per GPU.
+        setting: that says how many.
+        things: what they are.
+
+    Raises:
+        InputError: they cannot be shared out evenly.
+    """
+    if count % processes:
+        raise InputError(
+            f"{setting} is {count}, and {processes} processes cannot share that many {things} evenly; set it to a multiple of "
+            f"{processes}, or use another number of GPUs."
+        )
+    return count // processes
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -15,6 +17,18 @@ def derived_seed(*parts: int) -> int:
 def generator(device: torch.device | str, *parts: int) -> torch.Generator:
     """A torch generator on `device` for the given integers."""
     return torch.Generator(device=device).manual_seed(derived_seed(*parts))
+
+
+def drawn_part(sizes: Sequence[int], turn: int, seed: int) -> int:
+    """Which of several data sets a pass shows: each as often as it has samples.
+
+    Args:
+        sizes: samples of each.
+        turn: number of the pass, over all steps, processes and passes of a step.
+        seed: of the run.
+    """
+    weights = np.array(sizes)
+    return int(np.random.default_rng([seed, turn, 0x9A47]).choice(len(weights), p=weights / weights.sum()))
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from mvfl.config.agreement import gslrm_faults, refuse
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.gslrm.batches import Batches
+from mvfl.gslrm.batches import Batches, Supervised
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
@@ -22,7 +24,7 @@ from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
 from mvfl.records.scores import ReconstructionScore, ReconstructionScores
-from mvfl.runtime.devices import device
+from mvfl.runtime.devices import device, processes
 from mvfl.runtime.files import InputError, sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.forcing import announce
@@ -44,23 +46,31 @@ class Sources:
 
     Attributes:
         real: recorded data.
-        inputs: what the network sees: generated views, or the recorded ones.
+        inputs: what the network sees when it is judged: generated views, or the recorded ones.
         settings: of the fine-tuning.
+        others: recordings that the training learns from besides.
     """
 
     real: Manifest
     inputs: Manifest
     settings: GslrmFinetuning
+    others: tuple[Manifest, ...] = ()
 
     def recorded(self, name: str) -> tuple[str, int | None]:
         """Recorded sample and reference view of an input sample; recorded inputs are their own and have no reference."""
-        return (name, None) if self.settings.inputs == "real" else source_of(name)
+        return source_of(name) if self.settings.generated else (name, None)
 
-    def batches(self) -> Batches:
-        """Pictures of each training step."""
+    def parts(self) -> list[Supervised]:
+        """What the training learns from: the inputs that are judged first."""
         targets = self.real if self.settings.real_targets else self.inputs
         pairs = {n: self.recorded(n)[0] if self.settings.real_targets else n for n in self.inputs.train}
-        return Batches(self.settings, self.inputs, targets, pairs)
+        recorded = [self.real, *self.others] if self.settings.inputs == "mixed" else list(self.others)
+        return [Supervised(self.inputs, targets, pairs), *(Supervised(r, r, {n: n for n in r.train}) for r in recorded)]
+
+    def batches(self) -> Batches:
+        """Pictures of each training step, this process's share of them."""
+        mine = processes()
+        return Batches(self.settings, self.parts(), (mine.process_index, mine.num_processes))
 
     def fold(self, name: str, number: int) -> Fold:
         """Inputs and judging cameras of one validation sample."""
@@ -90,7 +100,8 @@ def run(job: GslrmJob, minutes: float | None = None) -> None:
     Raises:
         InputError: the base has no GS-LRM checkpoint, data sets do not belong together, or another job writes there.
     """
-    with only_writer(job.state):
+    first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one holds the lock
+    with only_writer(job.state) if first else contextlib.nullcontext():
         announce(job.state)
         _run(job, minutes)
 
@@ -114,16 +125,19 @@ def sources_of(job: GslrmJob) -> Sources:
         InputError: generated views are missing.
     """
     real, s = Manifest.read(job.real), job.gslrm
-    if s.inputs == "synthetic" and job.synthetic is None:
-        raise InputError("gslrm.inputs 'synthetic' needs the manifest of the generated views; run the `synthetic` target first.")
-    return Sources(real, Manifest.read(job.synthetic) if s.inputs == "synthetic" and job.synthetic else real, s)
+    if s.generated and job.synthetic is None:
+        raise InputError(f"gslrm.inputs '{s.inputs}' needs the manifest of the generated views; run the `synthetic` target first.")
+    others = tuple(Manifest.read(path) for path in job.others)
+    return Sources(real, Manifest.read(job.synthetic) if s.generated and job.synthetic else real, s, others)
 
 
 def _run(job: GslrmJob, minutes: float | None) -> None:
     checkpoint, sources, s, out = checkpoint_of(job), sources_of(job), job.gslrm, Reconstruction(job.out)
     real = sources.real
-    refuse(gslrm_faults(s, real.name, sources.inputs.views))
-    finetune(job, checkpoint, sources, minutes)
+    for data in (sources.inputs, *sources.others):
+        refuse(gslrm_faults(s, data.name, data.views))
+    if not finetune(job, checkpoint, sources, minutes):
+        return
     grid, scores = score_models(sources, {"model": out.weights, "base": checkpoint})
     if not beats_base(scores):
         with written_aside(out.weights) as temporary:
@@ -138,23 +152,29 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     write_model(gaussians, s.turntable_views, real.image_size, s.renderer, job.out)
     inputs: dict[str, Path | str] = {"base": job.base, "real": job.real}
     inputs |= {"synthetic": job.synthetic} if job.synthetic else {}
+    inputs |= {f"others_{i}": path for i, path in enumerate(job.others)}
     write_provenance(job.out, "gslrm", s.model_dump(mode="json"), inputs, real.rig.hash)
 
 
-def finetune(job: GslrmJob, checkpoint: Path, sources: Sources, minutes: float | None = None) -> None:
-    """Train from a checkpoint and write `gslrm.safetensors`."""
+def finetune(job: GslrmJob, checkpoint: Path, sources: Sources, minutes: float | None = None) -> bool:
+    """Train from a checkpoint and write `gslrm.safetensors`; of several processes the first writes, and is told True."""
     batches, s, w = sources.batches(), job.gslrm, job.wandb
     training = GslrmTraining(s, checkpoint, batches, job.state, fingerprint(s, checkpoint, batches), minutes)
     training.restore()
     training.run(Run(job.run_name, "gslrm", s.model_dump(mode="json"), w.project, w.entity, w.mode))
-    with written_aside(Reconstruction(job.out).weights) as temporary:
-        save_gslrm(training.model, temporary, training.updates, training.step)
-        require_written(temporary, {f"model.{k}": v for k, v in training.model.state_dict().items()})
+    if training.main:
+        with written_aside(Reconstruction(job.out).weights) as temporary:
+            save_gslrm(training.model, temporary, training.updates, training.step)
+            require_written(temporary, {f"model.{k}": v for k, v in training.model.state_dict().items()})
+    return training.main
 
 
 def fingerprint(settings: GslrmFinetuning, checkpoint: Path, batches: Batches) -> Fingerprint:
     """What makes a training state usable."""
-    inputs = {"checkpoint": sha256(checkpoint), "inputs": batches.inputs.data_hash, "targets": batches.targets.data_hash}
+    inputs = {"checkpoint": sha256(checkpoint)}
+    for number, part in enumerate(batches.parts):
+        mark = f"_{number}" if number else ""
+        inputs |= {f"inputs{mark}": part.inputs.data_hash, f"targets{mark}": part.targets.data_hash}
     return Fingerprint(settings.decisive(weights_only=True), inputs, code_digest("mvfl.gslrm.training"))
 
 

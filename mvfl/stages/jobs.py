@@ -160,6 +160,7 @@ class GslrmJob(Job):
     base: BaseFile
     real: Annotated[Path, Made(), Field(description="manifest of the recorded data")]
     synthetic: Annotated[Path | None, Made()] = Field(None, description="manifest of the generated views, where they are inputs")
+    others: Annotated[list[Path], Made()] = Field([], description="manifests of recordings to learn from besides")
     state: Path
     out: Path
 

@@ -127,7 +127,8 @@ class Plan:
         e, layout = self.experiment(name), self.layout
         return jobs.GslrmJob(
             gslrm=e.gslrm, wandb=self.config.wandb, run_name=f"gslrm_{e.wandb_run}", base=layout.base(e.base),
-            real=layout.manifest(e.dataset), synthetic=layout.synthetic(name) if e.gslrm.inputs == "synthetic" else None,
+            real=layout.manifest(e.dataset), synthetic=layout.synthetic(name) if e.gslrm.generated else None,
+            others=[layout.manifest(d) for d in e.shown_to_gslrm[1:]],
             state=layout.state(name, "gslrm"), out=layout.reconstruction(name).folder,
         )  # fmt: skip
 
@@ -296,7 +297,7 @@ class Plan:
         name = names[-1]
         for step in (s for s in segment_ends(self.config, name) if self.verdict_step(name) < s <= drawing_step(self.config, name)):
             yield "train_mvdiffusion", self.train(name, step)
-        if self.experiment(name).gslrm.inputs == "synthetic":
+        if self.experiment(name).gslrm.generated:
             yield "generate_synthetic", self.synthetic(name, "1-of-1")
             yield "join_synthetic", self.join(name, [self.layout.piece(name, "1-of-1")])
         yield "finetune_gslrm", self.gslrm(name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,17 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from mvfl.config.datasets import RodentDataset
 from mvfl.config.evaluation import Wandb
 from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
+from mvfl.data.render import render_dataset
+from mvfl.geometry.cameras import orbit_camera
+from mvfl.geometry.rig import Rig
 from mvfl.layout import Reconstruction
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.stages.gslrm import Sources, finetune
+from mvfl.stages.gslrm import Sources, finetune, fingerprint
 from mvfl.stages.jobs import GslrmJob
 
 
@@ -60,3 +67,57 @@ def test_the_published_view_choice_trains_on_one_data_set_and_is_refused_between
     assert tuning.run("a").exists()
     with pytest.raises(InputError, match="use 'first' with them"):
         tuning.run("b", targets=replace(Manifest.read(tiny_data), data_hash="other"))
+
+
+@pytest.fixture(scope="module")
+def four_cameras(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Another animal before four cameras on another circle, without a spare one."""
+    folder = tmp_path_factory.mktemp("four")
+    views = [orbit_camera(90 * i, 30, size=32) for i in range(4)]
+    (folder / "rig.json").write_text(json.dumps(Rig("four", views).to_json()))
+    settings = RodentDataset(kind="rodent", image_size=32, rig=str(folder / "rig.json"), train=2, val=1, seed=5, fill=0.7)
+    render_dataset("four", settings, folder, 2)
+    return Manifest.read(folder / "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Stands for generated views: the recorded ones under the names that generated samples have."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for name in [*tiny_manifest.train, *tiny_manifest.val]:
+        shutil.copytree(tiny_manifest.root / name, folder / f"{name}_ref1")
+    train, val = ([f"{n}_ref1" for n in names] for names in (tiny_manifest.train, tiny_manifest.val))
+    return Manifest.write(folder / "manifest.json", "drawn", folder, tiny_manifest.rig, 32, train, val)
+
+
+def test_gslrm_learns_from_generated_views_recorded_ones_and_another_rig(
+    tiny_manifest: Manifest, drawn: Manifest, four_cameras: Manifest
+) -> None:
+    settings = GslrmFinetuning(inputs="mixed", batch_size=2, mixed_precision="no")
+    sources = Sources(tiny_manifest, drawn, settings, (four_cameras,))
+    assert [(p.inputs.name, p.targets.name) for p in sources.parts()] == [("drawn", "tiny"), ("tiny", "tiny"), ("four", "four")]
+    with sources.batches() as batches:
+        shown = [batches.at(step) for step in range(40)]
+    views = Counter((seen.images.shape[1], wanted.images.shape[1]) for seen, wanted in shown)
+    # Six views and the spare camera of the tiny data set, drawn and recorded alike; of four cameras one is left out.
+    assert views.keys() == {(6, 7), (3, 4)}
+    assert 0.05 < views[(3, 4)] / 40 < 0.4, "two of ten samples"
+    real = Sources(tiny_manifest, tiny_manifest, settings.model_copy(update={"inputs": "real"}), (four_cameras,))
+    assert [p.inputs.name for p in real.parts()] == ["tiny", "four"]
+    assert [
+        p.inputs.name for p in replace(sources, settings=settings.model_copy(update={"inputs": "synthetic"}), others=()).parts()
+    ] == ["drawn"]
+
+
+def test_a_fine_tuning_over_two_rigs_runs_and_its_fingerprint_names_both(
+    tiny_base: Path, tiny_manifest: Manifest, four_cameras: Manifest, tmp_path: Path
+) -> None:
+    settings = GslrmFinetuning(inputs="real", batch_size=1, mixed_precision="no", steps=3, warmup_steps=0, target_views=2, seed=0)
+    checkpoint = BaseRecord.read(tiny_base).gslrm
+    assert checkpoint is not None
+    sources = Sources(tiny_manifest, tiny_manifest, settings, (four_cameras,))
+    with sources.batches() as batches:
+        assert {len(batches.at(step)[0].images[0]) for step in range(3)} == {6, 3}, "steps of both rigs"
+        assert fingerprint(settings, checkpoint, batches).inputs["inputs_1"] == four_cameras.data_hash
+    job = GslrmJob(gslrm=settings, wandb=Wandb(mode="disabled"), base=tiny_base, real=tmp_path, state=tmp_path / "s", out=tmp_path)
+    assert finetune(job, checkpoint, sources)

@@ -26,6 +26,16 @@ def test_only_a_rule_with_several_gpus_or_nodes_is_launched() -> None:
     """A launcher would swallow the signals and the exit status of a single process."""
     assert launch_prefix({"gpu": 1}, 8) == launch_prefix({}, 8) == ""
     assert launch_prefix({"gpu": 4}, 8) == " ".join(accelerate_command(4))
+    assert (
+        launch_prefix({"gpu": 0, "gres": "gpu:4"}, 8)
+        == launch_prefix({"gres": "lustre:1,gpu:a100:4"}, 8)
+        == launch_prefix({"gpu": 4}, 8)
+    )
+    assert launch_prefix({"gres": "gpu"}, 8) == launch_prefix({"gres": "gpu:1"}, 8) == ""
+    with pytest.raises(InputError, match="does not say how many cards"):
+        launch_prefix({"gres": "gpu:a100"}, 8)
+    with pytest.raises(InputError, match="needs gres"):
+        launch_prefix({"nodes": 2, "gpu": 4}, 8)
     nodes = launch_prefix({"nodes": 2, "tasks": 2, "mpi": "srun", "tasks_per_gpu": 0, "gres": "gpu:4"}, 8)
     assert nodes.startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gres=gpu:4 --cpus-per-task=8")
     assert nodes.endswith("mvfl launch --per-node 4")

@@ -11,7 +11,7 @@ import torch
 
 from mvfl.config.experiment import Training
 from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
-from mvfl.gslrm.batches import Batches
+from mvfl.gslrm.batches import Batches, Supervised
 from mvfl.gslrm.losses import LossValues
 from mvfl.gslrm.training import GslrmTraining
 from mvfl.mvdiffusion.training import MultiViewTraining
@@ -52,7 +52,7 @@ def test_an_infinite_gradient_of_gslrm_is_neither_applied_nor_saved(
         steps=3, batch_size=1, warmup_steps=0, mixed_precision="no", losses=GslrmLosses(), pointsdist_warmup_steps=warmup,
         checkpoint_every=1, target_views=2, inputs="real",
     )  # fmt: skip
-    batches = Batches(settings, tiny_manifest, tiny_manifest, {n: n for n in tiny_manifest.train})
+    batches = Batches(settings, [Supervised(tiny_manifest, tiny_manifest, {n: n for n in tiny_manifest.train})])
     start = tiny_base.parent / "pipeline" / "gslrm" / "gslrm.safetensors"
     training = GslrmTraining(settings, start, batches, tmp_path, MARK, None)
     before = {k: v.clone() for k, v in training.model.state_dict().items()}
