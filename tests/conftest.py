@@ -10,7 +10,8 @@ from typing import Any
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 # Types and shapes in annotations are checked at run time, in every test and in the whole package.
 from jaxtyping import install_import_hook
@@ -37,12 +38,19 @@ from mvfl.stages.jobs import LatentsJob, TrainJob
 from mvfl.stages.prompts import embed_prompts
 from mvfl.verdict.scores import Truth, load_truth
 
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
 TINY_BASE = ScratchBase(
     kind="scratch", image_size=32, autoencoder_channels=[16, 32], unet_channels=[32, 32], gslrm_width=64, gslrm_layers=2,
     dataset="tiny", autoencoder={"steps": 4},
 )  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes: one makes the finished run, and all tests that use it follow there, in order."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("finished"))
 
 
 @pytest.fixture(autouse=True)

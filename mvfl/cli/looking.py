@@ -213,7 +213,7 @@ def benchmark_decision(
 ) -> None:
     """Judge prediction sets whose case is known, and print the confusion matrix."""
     from mvfl.config.strict import CASES
-    from mvfl.runtime.devices import limit_threads
+    from mvfl.runtime.threads import limit_threads
     from mvfl.verdict.benchmark import run_benchmark
 
     limit_threads(min(threads, os.cpu_count() or threads))

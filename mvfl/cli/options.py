@@ -26,10 +26,10 @@ def _end_in_words(_number: int, _frame: object) -> None:
 
 
 def begin(log: Path | None, threads: int) -> int:
-    """Open the log and use the cores that the scheduler gave; returns how many that are. Loads torch."""
-    from mvfl.runtime.devices import limit_threads
+    """Open the log and use the cores that the scheduler gave; returns how many that are."""
     from mvfl.runtime.endings import begin_note
     from mvfl.runtime.progress import open_log
+    from mvfl.runtime.threads import limit_threads
 
     open_log(log)
     begin_note(log)

@@ -25,7 +25,7 @@ STAGES = {
     "score": ("score", "score:run", "Measure a checkpoint: metrics per slot, baselines, pictures."),
     "decide": ("decide", "decide:run", "Make a decision A-D of measurements."),
     "synthetic": ("synthetic", "synthetic:run", "Sample one piece of the views for GS-LRM; several jobs can share them."),
-    "join": ("join", "synthetic:join", "Make one data set of all pieces."),
+    "join": ("join", "join:join", "Make one data set of all pieces."),
     "gslrm": ("gslrm", "gslrm:run", "Fine-tune GS-LRM and write the 3D result."),
     "zero_shot": ("zero-shot", "zero_shot:run", "Judge a base's GS-LRM on recorded views, without training."),
     "report": ("report", "report:run", "Write the page of an experiment."),

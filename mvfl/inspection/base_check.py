@@ -13,8 +13,8 @@ from mvfl.gslrm.model import Gslrm
 from mvfl.mvdiffusion.unet import WEIGHTS, attention_mode, channels_in, read_architecture
 from mvfl.records.base import PARTS, BaseRecord, gslrm_checkpoint, missing_parts
 from mvfl.runtime.files import InputError, sha256
-from mvfl.runtime.reading import named_errors, read_table, read_text
-from mvfl.runtime.weights import is_whole, read_metadata, read_shapes
+from mvfl.runtime.reading import is_whole, named_errors, read_table, read_text
+from mvfl.runtime.weights import read_metadata, read_shapes
 
 
 class Finding(NamedTuple):

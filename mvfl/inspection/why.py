@@ -10,10 +10,9 @@ from mvfl.config.workflow import WorkflowConfig
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.runtime.fingerprint import Fingerprint, changed_parts
+from mvfl.runtime.fingerprint import MARK, Fingerprint, changed_parts
 from mvfl.runtime.reading import read_table
-from mvfl.runtime.training_state import MARK
-from mvfl.stages import gslrm, synthetic, train
+from mvfl.stages import gslrm, pairs, train
 from mvfl.stages.planning import Plan
 
 Stage = Literal["train", "synthetic", "gslrm"]
@@ -26,7 +25,7 @@ def _train(plan: Plan, name: str) -> tuple[Path, Fingerprint]:
 
 def _synthetic(plan: Plan, name: str) -> tuple[Path, Fingerprint]:
     inputs = plan.generation(name)
-    return inputs.state, synthetic.fingerprint(inputs, Manifest.read(inputs.manifest))
+    return inputs.state, pairs.fingerprint(inputs, Manifest.read(inputs.manifest))
 
 
 def _gslrm(plan: Plan, name: str) -> tuple[Path, Fingerprint]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mvfl.config.strict import Strict
 from mvfl.records.record import Record
 from mvfl.runtime.files import InputError, digest, sha256
-from mvfl.runtime.weights import is_whole
+from mvfl.runtime.reading import is_whole
 
 PARTS: dict[str, tuple[str, ...]] = {
     "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -105,7 +106,8 @@ def record_base(path: Path, pipeline: Path, gslrm: Path | None, source: dict[str
     files += [gslrm] if gslrm else []
     if broken := [str(f) for f in files if not is_whole(f)]:
         raise InputError(f"{', '.join(broken)}: the file ends too early or is no weights file; copy or download it again.")
-    listing = {f: BaseFile(bytes=f.stat().st_size, sha256=sha256(f)) for f in files}
+    with ThreadPoolExecutor(4) as readers:  # gigabytes, and hashing runs without Python's lock
+        listing = {f: BaseFile(bytes=f.stat().st_size, sha256=h) for f, h in zip(files, readers.map(sha256, files), strict=True)}
     value = digest([entry.sha256 for entry in listing.values()])
     record = BaseRecord(
         pipeline=pipeline.resolve(), gslrm=gslrm.resolve() if gslrm else None, hash=value, source=source, files=listing

@@ -78,18 +78,25 @@ class Manifest:
     @staticmethod
     def write(
         path: Path, name: str, root: Path, rig: Rig, image_size: int, train: list[str], val: list[str],
-        millimetres: float | None = None,
+        millimetres: float | None = None, known: dict[str, str] | None = None,
     ) -> Manifest:  # fmt: skip
-        """Hash all files of the listed samples and write `manifest.json`."""
-        hashes = {}
+        """Hash all files of the listed samples and write `manifest.json`.
+
+        Args:
+            path: the file.
+            name, root, rig, image_size, train, val, millimetres: see the class.
+            known: hashes of files that were read just now, by their path below `root`.
+        """
+        hashes, known = {}, known or {}
         for sample in [*train, *val]:
             read = read_sample(root / sample, len(rig.cameras))
             for file in [*read.files, root / sample / CAMERAS]:
-                hashes[str(file.relative_to(root))] = sha256(file)
+                relative = str(file.relative_to(root))
+                hashes[relative] = known.get(relative) or sha256(file)
         data_hash = digest([hashes, rig.hash, image_size, train, val])
-        relative = root.relative_to(path.parent) if root.is_relative_to(path.parent) else root.resolve()
+        place = root.relative_to(path.parent) if root.is_relative_to(path.parent) else root.resolve()
         _ManifestFile(
-            name=name, root=relative, image_size=image_size, rig=rig.to_json(), train=train, val=val, data_hash=data_hash,
+            name=name, root=place, image_size=image_size, rig=rig.to_json(), train=train, val=val, data_hash=data_hash,
             files=hashes, millimetres=millimetres,
         ).write(path)  # fmt: skip
         return Manifest(name, root, rig, image_size, train, val, data_hash, millimetres)

@@ -37,13 +37,6 @@ def half_precision(place: torch.device) -> torch.autocast:
     return torch.autocast(place.type, torch.bfloat16, enabled=able)
 
 
-def limit_threads(threads: int | None) -> None:
-    """Use the cores that the scheduler gave and no more."""
-    if threads:
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 def compiles(wish: bool | Literal["auto"]) -> bool:
     """Whether a network is compiled: as asked, or on CUDA where a C compiler is there, which Triton needs."""
     return wish if isinstance(wish, bool) else torch.cuda.is_available() and any(map(shutil.which, ("gcc", "cc", "clang")))

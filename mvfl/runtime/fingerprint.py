@@ -15,6 +15,7 @@ from typing import Any
 
 from mvfl.runtime.files import digest
 
+MARK = "fingerprint.json"  # in a state folder
 # Packages whose code computes results; settings and inputs are hashed by value, and the rest only moves files about.
 COMPUTING = ("mvfl.geometry", "mvfl.data", "mvfl.mvdiffusion", "mvfl.gslrm", "mvfl.runtime.randomness")
 

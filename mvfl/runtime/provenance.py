@@ -6,11 +6,11 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from mvfl.runtime.devices import describe_device
 from mvfl.runtime.files import sha256, write_json
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gsplat", "numpy", "pillow")
@@ -34,13 +34,22 @@ def provenance(stage: str, settings: Any, inputs: dict[str, Path | str], rig_has
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {p: _version(p) for p in PACKAGES},
-        "device": describe_device(),
+        "device": _device(),
         "rig_hash": rig_hash,
         "settings": settings,
         "inputs": {
             k: {"file": str(v), "sha256": sha256(v)} if isinstance(v, Path) and v.is_file() else str(v) for k, v in inputs.items()
         },
     }
+
+
+def _device() -> str:
+    """What computed; a stage that loaded no torch used one core."""
+    if "torch" not in sys.modules:
+        return "CPU, without torch"
+    from mvfl.runtime.devices import describe_device
+
+    return describe_device()
 
 
 def _version(package: str) -> str:

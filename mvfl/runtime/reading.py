@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+
+from safetensors import SafetensorError, safe_open
 
 from mvfl.runtime.files import InputError
 
@@ -119,3 +122,16 @@ def read_table(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys and values, it holds a {type(data).__name__}; {remedy}.")
     return data
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a weights file is as long as it says of itself, from its header or directory alone; others: not empty."""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "np"):
+                return True
+        except (SafetensorError, OSError):
+            return False
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        return zipfile.is_zipfile(path)  # torch's format keeps its directory at the end
+    return path.stat().st_size > 0

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from mvfl.runtime.files import InputError, folder_bytes, sweep_partials, write_json, written_aside
-from mvfl.runtime.fingerprint import Fingerprint, changed_parts
+from mvfl.runtime.fingerprint import MARK, Fingerprint, changed_parts
 from mvfl.runtime.forcing import RUN_FILES
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import read_table, require_file
 
-MARK = "fingerprint.json"
 SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
 
 

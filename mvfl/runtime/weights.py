@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,15 +155,3 @@ def require_written(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
         if name not in written or not torch.equal(written[name], value.detach().to("cpu", written[name].dtype)):
             raise InputError(f"{path}: {name} read back differs from the weights; is the disk full?")
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a weights file is as long as it says of itself, from its header or directory alone; others: not empty."""
-    if path.suffix == ".safetensors":
-        try:
-            read_shapes(path)
-        except InputError:
-            return False
-    elif path.suffix in (".pt", ".pth", ".ckpt"):
-        return zipfile.is_zipfile(path)  # torch's format keeps its directory at the end
-    return path.stat().st_size > 0

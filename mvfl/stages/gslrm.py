@@ -34,7 +34,7 @@ from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import Run
 from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import GslrmJob
-from mvfl.stages.synthetic import source_of
+from mvfl.stages.pairs import source_of
 
 METRICS = ("foreground_psnr", "foreground_ssim", "mask_iou")
 WORSE_PSNR, WORSE_IOU = 0.05, 0.005  # dB and overlap: less is no loss

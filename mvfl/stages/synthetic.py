@@ -7,8 +7,6 @@ that no rule declares, so a job that comes back goes on where it stopped.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,72 +15,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.config.agreement import refuse, view_faults
-from mvfl.config.experiment import Generation
 from mvfl.data.pictures import composite, view_pictures
-from mvfl.layout import Checkpoint
 from mvfl.metrics.pictures import to_pil
 from mvfl.mvdiffusion.sampling import Sampler
-from mvfl.records.base import BaseRecord
-from mvfl.records.manifest import Manifest, evenly
+from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece, PieceList
 from mvfl.records.samples import write_sample
 from mvfl.runtime.devices import compiles
 from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError, sha256, sweep_partials, write_json, written_aside
-from mvfl.runtime.fingerprint import Fingerprint, code_digest
+from mvfl.runtime.fingerprint import MARK
 from mvfl.runtime.forcing import announce
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
-from mvfl.runtime.provenance import write_provenance
-from mvfl.runtime.training_state import MARK, StopRequest
-from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob
+from mvfl.runtime.training_state import StopRequest
+from mvfl.stages.jobs import GenerationInputs, SyntheticJob
+from mvfl.stages.pairs import Pair, fingerprint, planned_batches, synthetic_name
 
-Pair = tuple[str, int]  # sample, reference view
 WORTH_COMPILING = 500  # objects; compiling takes a minute or two
-
-
-def synthetic_name(sample: str, reference: int) -> str:
-    """Name of the generated sample for one reference view."""
-    return f"{sample}_ref{reference}"
-
-
-def source_of(name: str) -> Pair:
-    """Recorded sample and reference view of a generated sample.
-
-    Raises:
-        InputError: not a name of a generated sample.
-    """
-    sample, _, reference = name.rpartition("_ref")
-    if not sample or not reference.isdecimal():
-        raise InputError(f"{name} is not the name of a generated sample; run the `synthetic` target again.")
-    return sample, int(reference)
-
-
-def planned_pairs(manifest: Manifest, generation: Generation) -> dict[str, list[Pair]]:
-    """(sample, reference) pairs per split; all outputs of a frame stay on the frame's side of the split."""
-    s = generation.synthetic
-    first = 0 if generation.reference == "random" else generation.reference
-    references = list(range(manifest.views)) if s.references == "all" else [first]
-    cut = {"train": evenly(manifest.train, s.train), "val": evenly(manifest.val, s.val)}
-    return {split: [(n, r) for n in names for r in references] for split, names in cut.items()}
-
-
-def planned_batches(manifest: Manifest, generation: Generation) -> list[list[Pair]]:
-    """All pairs, training split first, in batches of `sampling.batch_size`."""
-    plan = planned_pairs(manifest, generation)
-    pairs, size = [*plan["train"], *plan["val"]], generation.sampling.batch_size
-    return [pairs[i : i + size] for i in range(0, len(pairs), size)]
-
-
-def fingerprint(inputs: GenerationInputs, manifest: Manifest) -> Fingerprint:
-    """Everything that decides the pictures."""
-    settings = inputs.generation.decisive()
-    del settings["synthetic"]  # which samples are made decides none of them
-    hashes = {
-        "weights": sha256(Checkpoint(inputs.checkpoint).weights), "base": BaseRecord.read(inputs.base).hash,
-        "prompts": sha256(inputs.prompts), "data": manifest.data_hash, "input view": "as recorded",
-    }  # fmt: skip
-    return Fingerprint(settings, hashes, code_digest("mvfl.mvdiffusion.sampling"))
 
 
 def run(job: SyntheticJob, minutes: float | None = None) -> None:
@@ -160,63 +110,3 @@ def _write(
             "checkpoint": str(checkpoint), "sampling": sampler.sampling.model_dump(mode="json"),
         }  # fmt: skip
         write_json(target / "metadata.json", metadata)
-
-
-def join(job: JoinJob) -> Manifest:
-    """Make the data set of all pieces: every planned sample once, each file as its piece recorded it.
-
-    Raises:
-        InputError: a sample is missing, there twice, or changed since it was made.
-    """
-    inputs, manifest = job.source, Manifest.read(job.source.manifest)
-    mark = fingerprint(inputs, manifest).value
-    plan = {split: [synthetic_name(*p) for p in pairs] for split, pairs in planned_pairs(manifest, inputs.generation).items()}
-    wanted, listed = [*plan["train"], *plan["val"]], _listed(job.pieces, mark)
-    if set(wanted) != set(listed):
-        raise InputError(f"The pieces in {job.pieces[0].parent} hold {len(listed)} of {len(wanted)} samples; generate them again.")
-    with written_aside(job.out / "samples") as folder:
-        for name in wanted:
-            _copy_sample(inputs.state / mark / name, folder / name, listed[name])
-    origin: dict[str, Path | str] = {
-        "checkpoint": Checkpoint(inputs.checkpoint).provenance, "manifest": inputs.manifest, "base": inputs.base,
-        "prompts": inputs.prompts,
-    }  # fmt: skip
-    write_provenance(job.out, "synthetic", inputs.generation.model_dump(mode="json"), origin, manifest.rig.hash)
-    return Manifest.write(
-        job.out / "manifest.json", f"{manifest.name}_synthetic", job.out / "samples", manifest.rig, manifest.image_size,
-        plan["train"], plan["val"],
-    )  # fmt: skip
-
-
-def _listed(pieces: list[Path], mark: str) -> dict[str, dict[str, str]]:
-    """Samples of all pieces with the hashes of their files."""
-    listed: dict[str, dict[str, str]] = {}
-    for file in pieces:
-        entry = PieceList.read(file)
-        if entry.mark != mark:
-            raise InputError(
-                f"{file} belongs to other settings or another checkpoint; run again with --forcerun generate_synthetic."
-            )
-        if twice := listed.keys() & entry.samples.keys():
-            raise InputError(
-                f"{file} lists {sorted(twice)[0]}, which another piece has; run again with --forcerun generate_synthetic."
-            )
-        listed |= entry.samples
-    return listed
-
-
-def _copy_sample(source_folder: Path, target_folder: Path, hashes: dict[str, str]) -> None:
-    """The files of one sample, as they were when they were made; linked where the file system can."""
-    for relative, recorded in hashes.items():
-        source, target = source_folder / relative, target_folder / relative
-        if not source.is_file() or sha256(source) != recorded:
-            shutil.rmtree(source_folder, ignore_errors=True)  # or the next run would find it done
-            raise InputError(
-                f"{source} is missing or changed since it was made, so the sample was removed; run again with "
-                "--forcerun generate_synthetic, which makes it anew and keeps all others."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)  # the same bytes, no second copy
-        except OSError:
-            shutil.copyfile(source, target)

@@ -21,7 +21,9 @@ from mvfl.records.pieces import Piece
 from mvfl.runtime.endings import Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob, TrainJob
-from mvfl.stages.synthetic import join, run, source_of
+from mvfl.stages.join import join
+from mvfl.stages.pairs import source_of
+from mvfl.stages.synthetic import run
 from mvfl.stages.train import train
 from mvfl.verdict.scores import Truth
 
