@@ -26,6 +26,7 @@ include: "rules/report.smk"
 
 localrules:
     all,
+    fetch_base,
     embed_prompts,
     decide,
     join_synthetic,

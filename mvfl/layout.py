@@ -126,6 +126,10 @@ class Layout:
         """`base.json` of a base."""
         return self.results / "base" / base / "base.json"
 
+    def fetched(self, base: str) -> Path:
+        """`fetched.json` of a base on the model hub."""
+        return self.results / "base" / base / "fetched.json"
+
     def prompts(self, base: str, style: str) -> Prompts:
         """Prompt embeddings of a style under a base."""
         return Prompts(self.results / "prompts" / base / style)

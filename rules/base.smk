@@ -1,6 +1,28 @@
 # Pretrained pipelines that experiments start from, and new ones that are made of what an experiment learned.
 
 
+# In Snakemake's own process: the nodes of a cluster need no network.
+rule fetch_base:
+    output:
+        record=str(LAYOUT.fetched("{base}")),
+    log:
+        LAYOUT.log("fetch_base", "{base}"),
+    wildcard_constraints:
+        base=any_of(PLAN.hub_bases()),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        decisive=decisive("fetch"),
+        job=job_of("fetch"),
+    message:
+        "Fetching the files of base {wildcards.base} from the model hub."
+    shell:
+        "mvfl base fetch --job {params.job:q} --log {log:q}"
+
+
 rule prepare_base:
     input:
         unpack(inputs_of("base")),

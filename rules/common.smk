@@ -51,7 +51,7 @@ if workflow.is_main_process:
 
 
 def any_of(names):
-    return "|".join(sorted(names))
+    return "|".join(sorted(names)) or "(?!)"
 
 
 wildcard_constraints:
@@ -68,6 +68,7 @@ wildcard_constraints:
 # Job of a rule from its wildcards; all rules, the command line and `mvfl plan` use the same ones.
 JOBS = {
     "data": lambda w: PLAN.data(w.dataset),
+    "fetch": lambda w: PLAN.fetch(w.base),
     "base": lambda w: PLAN.base(w.base),
     "prompts": lambda w: PLAN.prompts(w.base, w.style),
     "latents": lambda w: PLAN.latents(w.latents),

@@ -31,7 +31,8 @@ STAGES = {
     "report": ("report", "report:run", "Write the page of an experiment."),
     "compare": ("compare", "compare:run", "Write a page and a table of several experiments."),
     "journal": ("journal", "journal:run", "Write journal.csv and journal.md from decisions, in order."),
-    "base": ("prepare", "base:run", "Check, download or build a base and record its files."),
+    "fetch": ("fetch", "fetch:run", "Fetch a base from the model hub, at one commit; needs a network."),
+    "base": ("prepare", "base:run", "Check or build a base and record its files."),
     "export": ("export", "export:run", "Make a base, with a card, of what an experiment learned from scratch."),
 }
 
@@ -120,7 +121,7 @@ def check_base(
 
 
 for _stage in STAGES:
-    _add(base_app if _stage in ("base", "export") else stages_app, _stage)
+    _add(base_app if _stage in ("fetch", "base", "export") else stages_app, _stage)
 
 
 @stages_app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, rich_help_panel=PLUMBING)

@@ -123,7 +123,7 @@ def _hub_base(part: str, base: HubBase) -> Finding:
     try:
         found = snapshot_download(base.repo, revision=base.revision, allow_patterns=wanted, local_files_only=True)
     except LocalEntryNotFoundError:
-        return Finding(part, True, f"{base.repo} is not here yet; the prepare_base rule fetches it (several GB, needs a network)")
+        return Finding(part, True, f"{base.repo} is not here yet; the fetch_base rule fetches it (several GB)")
     return Finding(part, True, f"fetched: {found}")
 
 

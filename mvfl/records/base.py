@@ -69,6 +69,25 @@ class BaseRecord(Record):
         return super().read(path).require_unchanged(path)
 
 
+class Fetched(Record):
+    """`fetched.json`: where the files of a base on the model hub lie, and which commit they are.
+
+    Attributes:
+        repo, revision: as asked for.
+        commit: what the revision was.
+        pipeline: folder in the published layout.
+        gslrm: checkpoint, or None.
+    """
+
+    remedy = "run the fetch_base rule first"
+
+    repo: str
+    revision: str
+    commit: str
+    pipeline: Path
+    gslrm: Path | None
+
+
 def missing_parts(pipeline: Path) -> list[str]:
     """Files of the published layout that a folder lacks."""
     missing = [f"{part}/{name}" for part, names in PARTS.items() for name in names if not (pipeline / part / name).is_file()]

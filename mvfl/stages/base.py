@@ -12,7 +12,7 @@ from mvfl.gslrm.checkpoint import save_gslrm
 from mvfl.gslrm.model import Gslrm, GslrmConfig
 from mvfl.mvdiffusion.autoencoder import autoencoder_quality, train_autoencoder
 from mvfl.mvdiffusion.small_base import build_autoencoder, build_base
-from mvfl.records.base import BaseRecord, gslrm_checkpoint, record_base
+from mvfl.records.base import BaseRecord, Fetched, gslrm_checkpoint, record_base
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, sweep_partials, write_json, written_aside
@@ -25,32 +25,39 @@ JUDGED = 100  # held-out samples that the autoencoder is judged on
 
 
 def run(job: BaseJob) -> BaseRecord:
-    """Check, download or build a base and write `job.out/base.json`.
+    """Check or build a base and write `job.out/base.json`.
 
     Raises:
-        InputError: files are missing or damaged, or a download is impossible.
+        InputError: files are missing or damaged.
     """
     sweep_partials(job.out)
-    record = prepare_base(job.base, job.out, job.manifest)
+    record = prepare_base(job.base, job.out, job.manifest, job.fetched)
     inputs: dict[str, Path | str] = {"files": record.hash} | ({"manifest": job.manifest} if job.manifest else {})
     write_provenance(job.out, "base", job.base.model_dump(mode="json"), inputs)
     say(f"Base {record.hash}: pipeline {record.pipeline}, GS-LRM {record.gslrm or 'none'}.")
     return record
 
 
-def prepare_base(settings: Base, out: Path, manifest: Path | None = None) -> BaseRecord:
+def prepare_base(settings: Base, out: Path, manifest: Path | None = None, fetched: Path | None = None) -> BaseRecord:
     """The stage without its provenance.
 
     Args:
         settings: kind of base.
         out: folder of the base among the results.
         manifest: data set for the autoencoder of a scratch base.
+        fetched: where the files of a base on the hub lie.
     """
+    if isinstance(settings, HubBase):
+        if fetched is None:
+            raise InputError(f"The files of {settings.repo} are fetched first; run the fetch_base rule.")
+        there = Fetched.read(fetched)
+        source = settings.model_dump(mode="json") | {"commit": there.commit}
+        return record_base(out / "base.json", there.pipeline, there.gslrm, source)
     pipeline, gslrm = _files_of(settings, out, manifest)
     return record_base(out / "base.json", pipeline, gslrm, settings.model_dump(mode="json"))
 
 
-def _files_of(settings: Base, out: Path, manifest: Path | None) -> tuple[Path, Path | None]:
+def _files_of(settings: EmbeddedBase | LocalBase | ScratchBase, out: Path, manifest: Path | None) -> tuple[Path, Path | None]:
     """Folder of the pipeline, and the GS-LRM checkpoint."""
     if isinstance(settings, EmbeddedBase):
         if not EMBEDDED.is_dir():
@@ -60,26 +67,9 @@ def _files_of(settings: Base, out: Path, manifest: Path | None) -> tuple[Path, P
         if not settings.path.is_dir():
             raise InputError(f"Base folder {settings.path} does not exist; set bases.<name>.path.")
         return settings.path, settings.gslrm or gslrm_checkpoint(settings.path)
-    if isinstance(settings, HubBase):
-        root = _download(settings)
-        return root / settings.pipeline, root / settings.gslrm if settings.gslrm else None
     if manifest is None:
         raise InputError("A scratch base trains its autoencoder on a data set; none was given.")
     return _build(settings, out, Manifest.read(manifest))
-
-
-def _download(settings: HubBase) -> Path:
-    """Fetch a pinned revision; files that are already there are not fetched again, broken transfers resume."""
-    from huggingface_hub import snapshot_download
-
-    wanted = [f"{settings.pipeline}/**"] + ([settings.gslrm] if settings.gslrm else [])
-    try:
-        return Path(snapshot_download(settings.repo, revision=settings.revision, allow_patterns=wanted))
-    except Exception as error:
-        raise InputError(
-            f"{settings.repo} at revision {settings.revision} could not be fetched ({error}). On a machine without a "
-            "network, copy the folder there and use a base of kind 'local'."
-        ) from error
 
 
 def _build(settings: ScratchBase, out: Path, manifest: Manifest) -> tuple[Path, Path]:

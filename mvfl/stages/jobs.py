@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from mvfl.config.bases import Base
+from mvfl.config.bases import Base, HubBase
 from mvfl.config.datasets import Dataset
 from mvfl.config.evaluation import Scoring, Thresholds, Wandb
 from mvfl.config.experiment import Augmentation, Experiment, Generation, TrainingRun, ViewSampling
@@ -59,10 +59,18 @@ class DataJob(Job):
     out: Path
 
 
+class FetchJob(Job):
+    """Fetch a base from the model hub; writes `fetched.json`."""
+
+    base: HubBase
+    out: Path
+
+
 class BaseJob(Job):
-    """Check, download or build a base; writes `base.json`."""
+    """Check or build a base; writes `base.json`."""
 
     base: Base
+    fetched: Annotated[Path | None, Made(), Field(description="fetched.json of a base on the hub")] = None
     manifest: Annotated[Path | None, Made()] = Field(None, description="data set of a scratch base's autoencoder")
     out: Path
 
@@ -221,7 +229,7 @@ class ExportJob(Job):
 
 
 JOBS: dict[str, type[Job]] = {
-    "data": DataJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob, "score": ScoreJob,
-    "decide": DecideJob, "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob, "zero_shot": ZeroShotJob,
-    "report": ReportJob, "compare": CompareJob, "journal": JournalJob, "export": ExportJob,
+    "data": DataJob, "fetch": FetchJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob,
+    "score": ScoreJob, "decide": DecideJob, "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob,
+    "zero_shot": ZeroShotJob, "report": ReportJob, "compare": CompareJob, "journal": JournalJob, "export": ExportJob,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from mvfl.config.bases import LocalBase, ScratchBase
+from mvfl.config.bases import HubBase, LocalBase, ScratchBase
 from mvfl.config.datasets import FolderDataset, MarkerlessDataset
 from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
@@ -54,11 +54,20 @@ class Plan:
         """Make or check a data set."""
         return jobs.DataJob(name=dataset, dataset=self.config.datasets[dataset], out=self.layout.manifest(dataset).parent)
 
+    def fetch(self, base: str) -> jobs.FetchJob:
+        """Fetch a base from the model hub."""
+        return jobs.FetchJob.model_validate({"base": self.config.bases[base], "out": self.layout.fetched(base).parent})
+
     def base(self, base: str) -> jobs.BaseJob:
         """Prepare a base."""
-        settings = self.config.bases[base]
-        manifest = self.layout.manifest(settings.dataset) if isinstance(settings, ScratchBase) else None
-        return jobs.BaseJob(base=settings, manifest=manifest, out=self.layout.base(base).parent)
+        settings, layout = self.config.bases[base], self.layout
+        manifest = layout.manifest(settings.dataset) if isinstance(settings, ScratchBase) else None
+        fetched = layout.fetched(base) if base in self.hub_bases() else None
+        return jobs.BaseJob(base=settings, manifest=manifest, fetched=fetched, out=layout.base(base).parent)
+
+    def hub_bases(self) -> list[str]:
+        """Bases that have to be fetched."""
+        return [name for name, base in self.config.bases.items() if isinstance(base, HubBase)]
 
     def prompts(self, base: str, style: str) -> jobs.PromptsJob:
         """Encode a prompt style."""
@@ -286,6 +295,8 @@ class Plan:
             settings = self.config.bases[e.base]
             for dataset in dict.fromkeys([*e.datasets, *([settings.dataset] if isinstance(settings, ScratchBase) else [])]):
                 yield "prepare_dataset", self.data(dataset)
+            if e.base in self.hub_bases():
+                yield "fetch_base", self.fetch(e.base)
             yield "prepare_base", self.base(e.base)
             for dataset in e.datasets:
                 yield "cache_latents", self.latents(self.latents_name(name, dataset))

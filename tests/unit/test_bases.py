@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mvfl.config.bases import HubBase, LocalBase
 from mvfl.inspection.base_check import check_base, check_record
 from mvfl.mvdiffusion.unet import load_unet
 from mvfl.records.base import BaseRecord
 from mvfl.runtime.files import InputError
+from mvfl.stages import fetch
 from mvfl.stages.base import prepare_base
+from mvfl.stages.jobs import FetchJob
 
 
 def test_base_check_says_what_fits_and_what_is_missing(tiny_base: Path, tmp_path: Path) -> None:
@@ -48,11 +52,15 @@ def test_a_hub_base_is_used_offline_from_the_cache_and_its_absence_is_explained(
     revision = "0123456789abcdef0123456789abcdef01234567"
     settings = HubBase(kind="hub", repo="lab/mouse", revision=revision, gslrm="gslrm/gslrm.safetensors")
     with pytest.raises(InputError, match=f"lab/mouse at revision {revision} could not be fetched.*kind 'local'"):
+        fetch.run(FetchJob(base=settings, out=tmp_path / "a"))
+    with pytest.raises(InputError, match="run the fetch_base rule"):
         prepare_base(settings, tmp_path / "a")
     snapshot = tmp_path / "models--lab--mouse" / "snapshots" / revision
     shutil.copytree(tiny_base.parent / "pipeline", snapshot / "mvdiffusion" / "pipeckpts")
     shutil.move(snapshot / "mvdiffusion" / "pipeckpts" / "gslrm", snapshot / "gslrm")
-    record = prepare_base(settings, tmp_path / "b")
+    assert fetch.run(FetchJob(base=settings, out=tmp_path / "b")).commit == revision
+    record = prepare_base(settings, tmp_path / "b", fetched=tmp_path / "b" / "fetched.json")
+    assert record.source["commit"] == revision
     assert record.pipeline == (snapshot / "mvdiffusion" / "pipeckpts").resolve() and record.gslrm is not None
     assert record.hash == BaseRecord.read(tiny_base).hash
 
@@ -68,3 +76,29 @@ def test_a_recorded_base_is_verified_by_hash(tiny_base: Path, tmp_path: Path) ->
     (tmp_path / "p" / "vae" / "config.json").unlink()
     bad = [f.text for f in check_record(tmp_path / "base.json") if not f.good]
     assert len(bad) == 2 and any("differs from the recorded SHA-256" in b for b in bad) and any("is missing" in b for b in bad)
+
+
+def test_a_branch_is_pinned_to_its_commit_and_its_files_go_where_compute_nodes_see_them(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    commit, asked = "f" * 40, []
+
+    def download(
+        repo: str, revision: str, allow_patterns: list[str], local_dir: Path | None = None, local_files_only: bool = False
+    ) -> str:
+        asked.append((revision, local_files_only))
+        if local_files_only:
+            raise LocalEntryNotFoundError("not here")
+        assert local_dir is not None and local_dir.is_relative_to(tmp_path / "base")
+        shutil.copytree(tiny_base.parent / "pipeline", local_dir / "mvdiffusion" / "pipeckpts", dirs_exist_ok=True)
+        return str(local_dir)
+
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_args, **_kw: SimpleNamespace(sha=commit))
+    settings = HubBase(kind="hub", repo="lab/mouse", revision="main", gslrm=None)
+    fetched = fetch.run(FetchJob(base=settings, out=tmp_path / "base"))
+    assert asked == [("main", True), (commit, False)], "never the branch, which may move between the files"
+    assert f"write revision: {commit}" in capsys.readouterr().err and fetched.pipeline.is_dir()
