@@ -8,6 +8,9 @@ min_version("9.27")
 configfile: "workflow_config.yaml"
 
 
+report: "rules/captions/workflow.rst"
+
+
 # Jobs that share the generation of views; --set-scatter changes it, and nothing else.
 scattergather:
     synthetic=1,

@@ -9,6 +9,7 @@ from mvfl.config.load import parse_config
 from mvfl.config.routing import ending
 from mvfl.config.strict import CASES
 from mvfl.records.decision import DecisionRecord
+from mvfl.records.provenance import still_the_same
 from mvfl.runtime.endings import allowed_restarts, growing
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
@@ -50,6 +51,16 @@ if workflow.is_main_process:
     )
 
 
+def shown(files, category, **kinds):
+    """Declared files, some of them in `snakemake --report`: attribute -> caption and what the page's list calls it."""
+    for name, (caption, kind) in kinds.items():
+        labels = {"of": category, "shows": kind}
+        files[name] = report(
+            files[name], f"captions/{caption}.rst", category=category, labels=labels
+        )
+    return files
+
+
 def any_of(names):
     return "|".join(sorted(names)) or "(?!)"
 
@@ -85,15 +96,24 @@ JOBS = {
 }
 
 
+# What a stage noted of the prompts that it read: their content decides, not their date. All that they are made of (the base,
+# the style) is an input or a parameter of these stages, too, so that a change of it is never overlooked.
+NOTED = {
+    "train": lambda w: LAYOUT.checkpoint(w.experiment, w.step).provenance,
+    "score": lambda w: LAYOUT.verdict(w.experiment, w.step).provenance,
+    "generation": lambda w: LAYOUT.synthetic(w.experiment).with_name("provenance.json"),
+    "synthetic": lambda w: LAYOUT.synthetic(w.experiment).with_name("provenance.json"),
+}
+
+
 def inputs_of(stage):
     """Files that a stage reads; for `unpack`."""
 
     def named(w):
         files = JOBS[stage](w).inputs()
-        return {
-            k: [str(f) for f in v] if isinstance(v, list) else str(v)
-            for k, v in files.items()
-        }
+        same = stage in NOTED and still_the_same(NOTED[stage](w), "prompts")
+        dated = lambda key, file: ancient(file) if same and key == "prompts" else file
+        return {k: [dated(k, str(f)) for f in v] for k, v in files.items()}
 
     return named
 

@@ -5,7 +5,12 @@ rule score_checkpoint:
     input:
         unpack(inputs_of("score")),
     output:
-        **LAYOUT.verdict("{experiment}", "{step}").scored(),
+        **shown(
+            LAYOUT.verdict("{experiment}", "{step}").scored(),
+            "{experiment}",
+            views=("views", "sampled views"),
+            loss=("loss", "training loss"),
+        ),
     log:
         LAYOUT.log("score_checkpoint", "{experiment}-{step}"),
     benchmark:

@@ -5,7 +5,11 @@ rule judge_zero_shot:
     input:
         unpack(inputs_of("zero_shot")),
     output:
-        **LAYOUT.zero_shot("{dataset}", "{base}").declared(),
+        **shown(
+            LAYOUT.zero_shot("{dataset}", "{base}").declared(),
+            "{dataset}",
+            page=("zero_shot", "3D without training"),
+        ),
     log:
         LAYOUT.log("judge_zero_shot", "{dataset}-{base}"),
     conda:
@@ -28,7 +32,12 @@ rule finetune_gslrm:
     input:
         unpack(inputs_of("gslrm")),
     output:
-        **LAYOUT.reconstruction("{experiment}").declared(),
+        **shown(
+            LAYOUT.reconstruction("{experiment}").declared(),
+            "{experiment}",
+            turntable=("turntable", "3D model, turned"),
+            renders=("renders", "3D from unseen cameras"),
+        ),
     log:
         LAYOUT.log("finetune_gslrm", "{experiment}"),
     benchmark:

@@ -5,7 +5,11 @@ rule render_report:
     input:
         unpack(inputs_of("report")),
     output:
-        page=str(LAYOUT.report("{experiment}")),
+        **shown(
+            {"page": str(LAYOUT.report("{experiment}"))},
+            "{experiment}",
+            page=("page", "page"),
+        ),
     log:
         LAYOUT.log("render_report", "{experiment}"),
     benchmark:
@@ -30,7 +34,11 @@ rule write_journal:
             str(d) for d in PLAN.journal(PLAN.route(decided_case)).decisions
         ],
     output:
-        table=str(LAYOUT.journal),
+        **shown(
+            {"journal": str(LAYOUT.journal)},
+            "all",
+            journal=("journal", "verdicts in order"),
+        ),
         page=str(LAYOUT.journal.with_suffix(".md")),
     log:
         LAYOUT.log("write_journal"),
@@ -56,7 +64,11 @@ rule compare_experiments:
     input:
         unpack(lambda w: inputs_of("compare")(w) if w.group == "sweep" else {}),
     output:
-        **LAYOUT.comparison("{group}").declared(),
+        **shown(
+            LAYOUT.comparison("{group}").declared(),
+            "all",
+            page=("compare", "comparison"),
+        ),
     log:
         LAYOUT.log("compare_experiments", "{group}"),
     conda:

@@ -40,7 +40,13 @@ class GslrmLosses(Strict):
 class GslrmFinetuning(Strict):
     """GS-LRM fine-tuning."""
 
-    steps: PositiveInt = 10000
+    steps: PositiveInt = setting(10000, "length")
+    cycle_steps: PositiveInt | None = setting(
+        None,
+        "length",
+        description="steps over which the learning rate falls to zero, then it begins again; default: steps. To train on after "
+        "10000 steps: steps 20000, cycle_steps 10000",
+    )
     batch_size: PositiveInt = Field(
         2, description="objects per step, over all GPUs; masked_l2 weighs the objects of each GPU by themselves"
     )
@@ -85,3 +91,8 @@ class GslrmFinetuning(Strict):
     def generated(self) -> bool:
         """Whether generated views are needed."""
         return self.inputs != "real"
+
+    @property
+    def cycle(self) -> int:
+        """Steps of one fall of the learning rate; with `warmup_steps` it decides the weights of every step."""
+        return self.cycle_steps or self.steps

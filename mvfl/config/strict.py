@@ -29,13 +29,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}."
 
 
-def setting(default: Any, changes: Literal["weights", "pictures", "nothing"], **constraints: Any) -> Any:
+def setting(default: Any, changes: Literal["weights", "length", "pictures", "nothing"], **constraints: Any) -> Any:
     """A field that does not change weights.
 
     Args:
         default: its value.
-        changes: `pictures` = only what is rendered from finished weights; `nothing` = logging, intervals of saving, names. A
-            change of the latter never repeats work.
+        changes: `length` = how long is trained, so that a longer run goes on from a shorter one's state; `pictures` = only
+            what is rendered from finished weights; `nothing` = logging, intervals of saving, names, which never repeat work.
         constraints: as for pydantic's `Field`.
     """
     return Field(default, json_schema_extra={"changes": changes}, **constraints)
@@ -59,14 +59,14 @@ class Strict(BaseModel):
         """The settings that change results, nested ones included, as JSON values.
 
         Args:
-            weights_only: leave out what changes only the pictures that are rendered from finished weights.
+            weights_only: those alone that change the weights of a given step.
         """
         dumped = self.model_dump(mode="json")
         out: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             changes = extra.get("changes", "weights") if isinstance(extra, dict) else "weights"
-            if changes == "nothing" or (weights_only and changes == "pictures"):
+            if changes == "nothing" or (weights_only and changes != "weights"):
                 continue
             value = getattr(self, name)
             out[name] = value.decisive(weights_only) if isinstance(value, Strict) else dumped[name]

@@ -30,10 +30,11 @@ KEPT_STATES = 2
 
 
 def learning_rate(step: int, settings: GslrmFinetuning) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up, then a cosine to zero over the rest of the cycle; later cycles begin at the full rate (SGDR)."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    begun = settings.warmup_steps if step < settings.cycle else 0
+    progress = (step % settings.cycle - begun) / max(1, settings.cycle - begun)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

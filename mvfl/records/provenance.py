@@ -47,3 +47,17 @@ class Provenance(Record):
         if sha256(entry.file) != entry.sha256:
             raise InputError(f"{entry.file} changed since the stage {self.stage} read it; run snakemake again.")
         return entry.file
+
+
+def still_the_same(record: Path, key: str) -> bool:
+    """Whether an input has the content that `record` noted, however new the file is; False where that cannot be told.
+
+    Args:
+        record: a stage's `provenance.json`.
+        key: of the input.
+    """
+    try:
+        Provenance.read(record).unchanged(key)
+    except InputError:
+        return False
+    return True

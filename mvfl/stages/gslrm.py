@@ -175,7 +175,8 @@ def fingerprint(settings: GslrmFinetuning, checkpoint: Path, batches: Batches) -
     for number, part in enumerate(batches.parts):
         mark = f"_{number}" if number else ""
         inputs |= {f"inputs{mark}": part.inputs.data_hash, f"targets{mark}": part.targets.data_hash}
-    return Fingerprint(settings.decisive(weights_only=True), inputs, code_digest("mvfl.gslrm.training"))
+    deciding = settings.decisive(weights_only=True) | {"cycle": settings.cycle}
+    return Fingerprint(deciding, inputs, code_digest("mvfl.gslrm.training"))
 
 
 def beats_base(scores: ReconstructionScores) -> bool:

@@ -18,6 +18,7 @@ from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
 from mvfl.data.render import render_dataset
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.rig import Rig
+from mvfl.gslrm.training import learning_rate
 from mvfl.layout import Reconstruction
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
@@ -57,6 +58,23 @@ def test_a_resumed_gslrm_run_gives_the_same_weights(tiny_base: Path, tiny_data: 
     resumed = tuning.run("b")
     assert whole.read_bytes() == resumed.read_bytes()
     assert load_file(whole)["model.gaussian_upsampler.linear.weight"].isfinite().all()
+
+
+def test_a_longer_training_goes_on_from_the_end_of_a_shorter_one(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual: dict[str, Any] = {"warmup_steps": 1, "target_views": 2, "losses": GslrmLosses(alpha=0.1), "save_minutes": 60}
+    short = Finetuning(tiny_base, tiny_data, tmp_path, steps=2, **usual)
+    longer = Finetuning(tiny_base, tiny_data, tmp_path, steps=4, cycle_steps=2, **usual)
+    short.run("a")
+    went_on = longer.run("a")
+    assert "Resuming at step 2" in capsys.readouterr().err
+    assert went_on.read_bytes() == longer.run("b").read_bytes()
+    rates = [learning_rate(step, longer.settings) for step in range(4)]
+    assert rates[:2] == [learning_rate(step, short.settings) for step in range(2)], "what was trained stays what it was"
+    assert rates[2] == longer.settings.learning_rate > rates[3] > 0
+    Finetuning(tiny_base, tiny_data, tmp_path, steps=4, **usual).run("a")
+    assert "Changed since the saved state: settings.cycle: starting anew" in capsys.readouterr().err, "another fall of the rate"
 
 
 def test_the_published_view_choice_trains_on_one_data_set_and_is_refused_between_two(

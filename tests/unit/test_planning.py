@@ -14,7 +14,7 @@ from mvfl.config.load import load_config
 from mvfl.config.strict import CASES
 from mvfl.layout import Checkpoint, Layout, Reconstruction
 from mvfl.runtime.files import InputError
-from mvfl.stages.jobs import JOBS, DataJob, LatentsJob, TrainJob
+from mvfl.stages.jobs import JOBS, DataJob, FetchJob, LatentsJob, TrainJob
 from mvfl.stages.planning import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,14 @@ def test_recorded_inputs_of_gslrm_need_no_generated_views() -> None:
     plan = plan_of(ROOT / "configs" / "embedded_base.yaml")
     assert plan.gslrm("embedded_base").synthetic is None
     assert "generate_synthetic" not in plan.case_jobs("A")
+
+
+def test_the_published_base_is_fetched_once_and_every_stage_after_it_needs_no_network() -> None:
+    plan = plan_of()
+    (fetch,), (base,) = plan.case_jobs("A")["fetch_base"], plan.case_jobs("A")["prepare_base"]
+    assert isinstance(fetch, FetchJob) and base.inputs()["fetched"] == [plan.layout.fetched("openfacelift")] == [
+        fetch.out / "fetched.json"
+    ]
 
 
 def test_paths_may_hold_wildcards() -> None:

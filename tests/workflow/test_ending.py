@@ -61,6 +61,20 @@ def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path) -> None:
     assert "Nothing to be done" in again(finished, "-n", "--set-scatter", "synthetic=3")
 
 
+def test_prompts_are_judged_by_their_content(finished: Path) -> None:
+    again(finished)
+    plan = again(finished, "-n", "--forcerun", "prompts")
+    assert "embed_prompts" in plan and "train_mvdiffusion" not in plan and "score_checkpoint" not in plan
+    embeds = next((finished / "prompts").glob("*/mouse_elevated/clr_embeds.pt"))
+    content = embeds.read_bytes()
+    embeds.write_bytes(content)  # remade, and newer than all that was made of it
+    assert "Nothing to be done" in again(finished, "-n")
+    embeds.write_bytes(content + b"x")
+    plan = again(finished, "-n")
+    embeds.write_bytes(content)
+    assert "train_mvdiffusion" in plan and "score_checkpoint" in plan
+
+
 @pytest.mark.parametrize("stage", ["train", "synthetic", "gslrm"])
 def test_why_names_what_changed(stage: Stage, finished: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "here.yaml"
