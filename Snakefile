@@ -5,7 +5,11 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "workflow_config.yaml"
+# That of the working directory; elsewhere (snakemake -s PATH -d OTHER) the one beside this file.
+HERE = Path("workflow_config.yaml")
+
+
+configfile: str(HERE if HERE.is_file() else Path(workflow.basedir, HERE))
 
 
 report: "rules/captions/workflow.rst"

@@ -46,6 +46,7 @@ TINY_BASE = ScratchBase(
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes: one makes the finished run, and all tests that use it follow there, in order."""
     for item in items:

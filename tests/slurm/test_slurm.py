@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mvfl.layout import Checkpoint, Reconstruction
 from mvfl.runtime.tracking import read_attempts
 
 ROOT = Path(__file__).parents[2]
@@ -99,11 +100,11 @@ def two_nodes() -> Iterator[None]:
 def slurm_profile(folder: Path) -> Path:
     """The shipped profile with what a small test cluster needs: less memory, one thread, quick status checks.
 
-    One job at a time: while one is being interrupted no other goes on, so there is work left for all faults.
+    Two jobs at a time: while one that draws starts again, the other one can be struck.
     """
     profile: dict[str, Any] = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     profile |= {
-        "retries": 12, "latency-wait": 5, "jobs": 1, "slurm-status-command": "squeue",
+        "retries": 12, "latency-wait": 5, "jobs": 2, "set-scatter": ["synthetic=2"], "slurm-status-command": "squeue",
         "slurm-init-seconds-before-status-checks": 3, "seconds-between-status-checks": 3,
         "set-threads": ONE_THREAD, "slurm-logdir": str(folder / "slurm-logs"),
     }  # fmt: skip
@@ -139,28 +140,57 @@ def snakemake(results: Path, log: Path, *options: str, overlays: tuple[str, ...]
                 process.kill()
 
 
-def test_training_runs_over_two_nodes(two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pipeline without SLURM and faults: what must come out, and data, base and latents for those that only train."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    local = ["--profile", "profiles/local", "--cores", "2", "--set-threads", *(f"{k}={v}" for k, v in ONE_THREAD.items())]
+    with snakemake(folder / "results", folder / "log", *local) as process:
+        assert process.wait(900) == 0, (folder / "log").read_text()[-5000:]
+    return folder / "results"
+
+
+def ready_to_train(undisturbed: Path, results: Path) -> Path:
+    """A tree in which everything before the training is there."""
+    for part in ("data", "base", "prompts", "latents"):
+        shutil.copytree(undisturbed / part, results / part)
+    return results
+
+
+def test_training_runs_over_two_nodes_and_a_forced_one_begins_anew(
+    undisturbed: Path, two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     profile = slurm_profile(tmp_path)
     content = yaml.safe_load((profile / "config.yaml").read_text())
     rule = content["set-resources"]["train_mvdiffusion"]
     del rule["gpu"]
     rule |= {"nodes": 2, "tasks": 2, "mpi": "srun", "tasks_per_gpu": 0, "gres": "gpu:1", "mem_mb": 4000}
     (profile / "config.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # the GPUs are pretended: gloo on the CPU
     short = tmp_path / "short.yaml"
-    short.write_text("defaults: {training: {steps: 4}}\nevaluation: {step: 4}\nexperiments: {curriculum: {evaluation_step: 4}}\n")
-    results = tmp_path / "results"
-    with snakemake(results, tmp_path / "log", "--profile", str(profile), "train", overlays=(str(short),)) as process:
-        assert process.wait(600) == 0, (tmp_path / "log").read_text()[-5000:]
+    short.write_text(
+        "defaults: {training: {steps: 4, gradient_accumulation: 2}}\nevaluation: {step: 4}\n"
+        "experiments: {curriculum: {evaluation_step: 4}}\n"
+    )
+    results = ready_to_train(undisturbed, tmp_path / "results")
+
+    def train(*options: str) -> None:
+        with snakemake(results, tmp_path / "log", "--profile", str(profile), "train", *options, overlays=(str(short),)) as process:
+            assert process.wait(600) == 0, (tmp_path / "log").read_text()[-5000:]
+
+    train()
     place = results / f"state/{EXPERIMENT}/mvdiffusion"
     speed = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     assert speed[-1]["step"] == 4
     assert read_attempts(place)[-1]["reason"] == "finished"
     log = next((results / "logs/train_mvdiffusion").glob("*.log")).read_text()
     assert "2 processes" in log, log
+    train("--forcerun", "train")
+    log = next((results / "logs/train_mvdiffusion").glob("*.log")).read_text()
+    assert "Forced: computed anew from step 0" in log and log.count("Starting at step 0, 2 processes") == 2, log
+    assert [a["step"] for a in read_attempts(place) if a["event"] == "begun"] == [0], "the earlier attempt was set aside"
 
 
-def test_a_spent_time_limit_is_no_failure(cluster: None, tmp_path: Path) -> None:
+def test_a_spent_time_limit_is_no_failure(undisturbed: Path, cluster: None, tmp_path: Path) -> None:
     profile = slurm_profile(tmp_path)
     content = yaml.safe_load((profile / "config.yaml").read_text())
     content["retries"] = 0
@@ -168,14 +198,13 @@ def test_a_spent_time_limit_is_no_failure(cluster: None, tmp_path: Path) -> None
     (profile / "config.yaml").write_text(yaml.safe_dump(content))
     long = tmp_path / "long.yaml"
     long.write_text(
-        "defaults: {training: {steps: 1000}}\nevaluation: {step: 1000}\nexperiments: {curriculum: {evaluation_step: 1000}}\n"
+        "defaults: {training: {steps: 900}}\nevaluation: {step: 900}\nexperiments: {curriculum: {evaluation_step: 900}}\n"
     )
-    results = tmp_path / "results"
+    results = ready_to_train(undisturbed, tmp_path / "results")
     with snakemake(results, tmp_path / "log", "--profile", str(profile), "train", overlays=(str(long),)) as process:
         deadline = time.time() + 900
         while process.poll() is None and time.time() < deadline:
-            for job in ask("squeue", "-h", "-t", "pending", "-o", "%i").split():
-                ask("scontrol", "update", f"jobid={job}", "starttime=now")  # or it would rest for two minutes
+            wake_pending()
             time.sleep(1)
         assert process.poll() == 0, (tmp_path / "log").read_text()[-5000:]
     assert "Error in rule" not in (tmp_path / "log").read_text()
@@ -202,12 +231,12 @@ class Faults:
         self.results = results
         self.done: Counter[str] = Counter()
         self.progress: dict[str, int] = {}
+        self.struck = ""
         requeue, kill, term, usr1 = self.requeue, self.kill, self.terminate, self.usr1
+        # First what ends one job; then, when the two jobs that draw have it all behind them, nothing of a node's.
         self.plan: dict[str, list[Callable[[str], None]]] = {
-            "train_mvdiffusion": [
-                self.time_limit, requeue, kill, requeue, self.drain, requeue, usr1, requeue, self.node_down, requeue, requeue,
-            ],
-            "generate_synthetic": [requeue, kill, requeue, self.drain, requeue, term, requeue, requeue, requeue, requeue, requeue],
+            "train_mvdiffusion": [self.time_limit, requeue, kill, self.drain, usr1, requeue, self.node_down, requeue],
+            "generate_synthetic": [requeue, kill, requeue, kill, term, requeue, usr1, requeue, requeue, kill, requeue, requeue, requeue],
         }  # fmt: skip
 
     def measured(self, rule: str) -> int:
@@ -222,21 +251,20 @@ class Faults:
         return 0
 
     def step(self, jobs: dict[str, str]) -> None:
-        """Inject at most one fault."""
-        for job, rule in jobs.items():
+        """Inject at most one fault; of two jobs that draw, into the one that was not struck last."""
+        for job, rule in sorted(jobs.items(), key=lambda item: item[0] == self.struck):
             now = self.measured(rule) if self.plan.get(rule) else 0
             enough = 10 if rule == "train_mvdiffusion" else 1
             if self.plan.get(rule) and now >= self.progress.get(rule, 0) + enough:
                 fault = self.plan[rule].pop(0)
                 fault(job)
-                self.progress[rule] = now
+                self.progress[rule], self.struck = now, job
                 self.done[f"{fault.__name__} in {rule}"] += 1
                 print(f"{time.strftime('%H:%M:%S')} {fault.__name__} of job {job} ({rule}) at {now}", flush=True)
                 return
 
     def requeue(self, job: str) -> None:
         ask("scontrol", "requeue", job)
-        wait_until(lambda: self.starts_again(job), 180, f"requeued job {job} starts again")
 
     def starts_again(self, job: str) -> bool:
         """Whether a requeued job runs; without the update it would rest for two minutes."""
@@ -281,6 +309,12 @@ class Faults:
         wait_until(lambda: job in running_jobs(), 300, f"job {job} starts on the node that came back")
 
 
+def wake_pending() -> None:
+    """A requeued job would rest for two minutes."""
+    for job in ask("squeue", "-h", "-t", "pending", "-o", "%i").split():
+        ask("scontrol", "update", f"jobid={job}", "starttime=now")
+
+
 def process_of(job: str) -> int:
     """The process of mvfl in a job, 0 where there is none."""
     for folder in Path("/proc").glob("[0-9]*"):
@@ -292,37 +326,30 @@ def process_of(job: str) -> int:
     return 0
 
 
-def test_nothing_is_lost_and_the_result_is_the_same(cluster: None, tmp_path: Path) -> None:
-    quiet, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    local = ["--profile", "profiles/local", "--cores", "1", "--set-threads", *(f"{k}={v}" for k, v in ONE_THREAD.items())]
-    profile = slurm_profile(tmp_path)
+def test_nothing_is_lost_and_the_result_is_the_same(undisturbed: Path, cluster: None, tmp_path: Path) -> None:
+    disturbed, profile = tmp_path / "disturbed", slurm_profile(tmp_path)
     faults, on_gpu = Faults(disturbed), set()
-    with (
-        snakemake(quiet, tmp_path / "undisturbed.log", *local) as reference,
-        snakemake(disturbed, tmp_path / "disturbed.log", "--profile", str(profile)) as process,
-    ):
+    with snakemake(disturbed, tmp_path / "log", "--profile", str(profile)) as process:
         deadline = time.time() + 40 * 60
         while process.poll() is None and time.time() < deadline:
             jobs = running_jobs()
             on_gpu |= {rule for job, rule in jobs.items() if rule in GPU_RULES - on_gpu and holds_a_gpu(job)}
             faults.step(jobs)
+            wake_pending()
             assert not (lost := ask("sinfo", "-h", "-R")), f"SLURM took the node away: {lost}"
             time.sleep(1)
-        assert process.poll() == 0, (tmp_path / "disturbed.log").read_text()[-5000:]
-        assert reference.wait(600) == 0, (tmp_path / "undisturbed.log").read_text()[-5000:]
+        assert process.poll() == 0, (tmp_path / "log").read_text()[-5000:]
     print(f"{faults.done.total()} faults: {dict(faults.done)}; on a GPU: {sorted(on_gpu)}", flush=True)
 
     assert faults.done.total() >= FAULTS
     assert on_gpu == GPU_RULES, "every GPU stage holds a GPU"
-    same = [
-        f"experiments/{EXPERIMENT}/mvdiffusion/checkpoint-1500/unet/diffusion_pytorch_model.safetensors",
-        f"experiments/{EXPERIMENT}/gslrm/gslrm.safetensors",
-        f"experiments/{EXPERIMENT}/gslrm/gaussians.ply",
-    ]
-    pictures = sorted(p.relative_to(quiet) for p in (quiet / f"experiments/{EXPERIMENT}/synthetic/samples").rglob("*.png"))
+    experiment = Path("experiments") / EXPERIMENT
+    same = [Checkpoint(experiment / "mvdiffusion" / "checkpoint-800").weights]
+    same += [Reconstruction(experiment / "gslrm").weights, Reconstruction(experiment / "gslrm").ply]
+    pictures = sorted(p.relative_to(undisturbed) for p in (undisturbed / experiment / "synthetic/samples").rglob("*.png"))
     assert len(pictures) == 10 * 6 * 6
     for file in [*same, *pictures]:
-        assert (quiet / file).read_bytes() == (disturbed / file).read_bytes(), f"{file} differs"
+        assert (undisturbed / file).read_bytes() == (disturbed / file).read_bytes(), f"{file} differs"
     attempts = read_attempts(disturbed / "state" / EXPERIMENT / "mvdiffusion")
     begun = [a["step"] for a in attempts if a["event"] == "begun"]
     print(f"training attempts began at steps {begun}", flush=True)

@@ -268,6 +268,27 @@ def test_a_sweep_makes_experiments_that_one_target_runs(tmp_path: Path) -> None:
     assert "unknown key 'lerning_rate'" in snakemake("-n", config=("ci", str(overlay)), expect=1)
 
 
+def test_the_workflow_runs_from_elsewhere_and_no_path_is_read_by_a_shell(tmp_path: Path) -> None:
+    elsewhere = tmp_path / 'it\'s "mine" `touch PWNED` $(touch PWNED) a;touch PWNED #'
+    elsewhere.mkdir()
+    command = [
+        str(BIN / "snakemake"),
+        "-s",
+        str(ROOT / "Snakefile"),
+        "-d",
+        str(elsewhere),
+        "--profile",
+        str(ROOT / "profiles/local"),
+    ]
+    (tmp_path / "here.yaml").write_text(yaml.safe_dump({"results": f"{elsewhere}/also 'here' || touch PWNED #"}))
+    command += ["data", "--configfile", str(ROOT / "configs/ci.yaml"), str(tmp_path / "here.yaml")]
+    environment = {k: v for k, v in os.environ.items() if k != "PATH"} | {"PATH": "/usr/bin:/bin"}  # nothing is activated
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(elsewhere.glob("also*/data/tiny_mouse/manifest.json"))) == 1
+    assert not list(tmp_path.rglob("PWNED")) and not (ROOT / "PWNED").exists()
+
+
 def test_the_plan_table_needs_no_results_and_no_gpu() -> None:
     done = subprocess.run([str(BIN / "mvfl"), "plan"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in ("mouse_6x_aug", "curriculum", "GPU hours"))
