@@ -28,10 +28,10 @@ def _benchmarks() -> None:
 @looking_app.command(rich_help_panel=PEOPLE)
 def doctor(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
     """Look whether this machine and everything the configuration names are ready; status 1 when something is not."""
-    from mvfl.config.load import load_config
+    from mvfl.config.load import load_with_base
     from mvfl.inspection.doctor import examine
 
-    findings = examine(load_config(files or [Path("workflow_config.yaml")]))
+    findings = examine(load_with_base(files))
     for finding in findings:
         typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
     if not all(f.good for f in findings):
@@ -39,14 +39,23 @@ def doctor(files: Annotated[list[Path] | None, typer.Argument(help="configuratio
 
 
 @slurm_app.command("check")
-def check_slurm(profile: Annotated[Path, typer.Option(help="folder of the profile")] = PROFILE) -> None:
-    """Compare what the profile asks for with what this cluster has; submits nothing. Status 1 when something does not fit."""
-    from mvfl.inspection.slurm import check
+def check_slurm(
+    files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
+    profile: Annotated[Path, typer.Option(help="folder of the profile")] = PROFILE,
+    probe: Annotated[bool, typer.Option("--probe", help="then run `mvfl doctor` in a job of two minutes on a GPU node")] = False,
+) -> None:
+    """Compare what the profile and the experiments ask for with what this cluster has. Status 1 when something does not fit."""
+    from mvfl.config.load import load_with_base
+    from mvfl.inspection import slurm
+    from mvfl.inspection.gpu_memory import needs
 
     good = True
-    for finding in check(profile):
+    for finding in slurm.check(profile, needs(load_with_base(files))):
         good &= finding.good
         typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
+    for line in slurm.probe(profile, files or []) if probe else ():
+        good &= not line.startswith("BAD")
+        typer.echo(f"node: {line}")
     if not good:
         raise typer.Exit(1)
 
@@ -67,41 +76,31 @@ def init_slurm(
     settings = yaml.safe_dump(site_profile(source), sort_keys=False)
     write_text(out / "config.yaml", f"# Made by `mvfl slurm init`; use it with snakemake --profile {out}.\n{settings}")
     typer.echo(f"Wrote {out / 'config.yaml'}.")
-    check_slurm(out)
+    check_slurm(profile=out)
 
 
 @looking_app.command("check-config", rich_help_panel=PEOPLE)
-def check_config(files: list[Path]) -> None:
+def check_config(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
     """Validate workflow_config.yaml and overlays, all experiments at once."""
-    from mvfl.config.load import load_config
+    from mvfl.config.load import load_with_base
 
-    config = load_config(files)
+    config = load_with_base(files)
     typer.echo(f"{len(config.experiments)} experiments are valid: {', '.join(config.experiments)}.")
 
 
 @looking_app.command(rich_help_panel=PEOPLE)
 def plan(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
-    """Print what each case would run: experiments, jobs, GPU hours, disk."""
-    from rich import box
+    """Print what every experiment costs, and the tree of decisions with the GPU hours of each way."""
     from rich.console import Console
-    from rich.table import Table
 
-    from mvfl.config.load import load_config
-    from mvfl.config.strict import CASES
-    from mvfl.inspection.plan import plan_case
+    from mvfl.config.load import load_with_base
+    from mvfl.inspection.plan import decision_tree, experiments_table
 
-    config = load_config(files or [Path("workflow_config.yaml")])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for column in ("case", "experiments", "jobs", "GPU hours", "disk (GB)", "times from"):
-        table.add_column(column, no_wrap=column in ("experiments", "jobs", "GPU hours"))
-    for case in CASES:
-        if case != "A" and case not in config.cases:
-            continue
-        p = plan_case(config, case)
-        jobs = "\n".join([f"{sum(p.jobs.values())} in all", *(f"{n} {rule}" for rule, n in p.jobs.items())])
-        source = "measured here" if p.measured else "one H100"
-        table.add_row(case, "\n-> ".join(p.experiments), jobs, f"{p.gpu_hours:.2f}", f"{p.gigabytes:.1f}", source)
-    Console().print(table)
+    config, console = load_with_base(files), Console()
+    console.print(experiments_table(config))
+    console.print(decision_tree(config))
+    console.print("GPU hours: up to the verdict, as measured at full size (docs/performance.md) or in an earlier run here.")
+    console.print("The jobs of a case: snakemake -n case_b")
 
 
 @looking_app.command(rich_help_panel=LOOK)
@@ -111,9 +110,9 @@ def why(
     files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None,
 ) -> None:
     """Print what changed since a stage saved its state, and whether it goes on or begins anew."""
-    from mvfl.config.load import load_config
+    from mvfl.config.load import load_with_base
 
-    config = load_config(files or [Path("workflow_config.yaml")])
+    config = load_with_base(files)
     from mvfl.inspection import why as w
 
     typer.echo(w.why(config, experiment, stage))

@@ -167,3 +167,21 @@ def load_config(paths: Sequence[Path]) -> WorkflowConfig:
     for path in paths:
         raw = merged(raw, read_yaml(path))
     return parse_config(raw, paths)
+
+
+WHOLE = {"experiment", "experiments", "bases", "datasets", "cases"}  # keys that no overlay has all of
+
+
+def load_with_base(paths: Sequence[Path] | None) -> WorkflowConfig:
+    """As `load_config`, with `workflow_config.yaml` of the working directory below, as Snakemake does with `--configfile`.
+
+    Args:
+        paths: overlays; a first file that is a whole configuration stands for itself. None: the base file alone.
+
+    Raises:
+        InputError: with file, key and hint.
+    """
+    found, base = list(paths or []), Path("workflow_config.yaml")
+    if found and (found[0].resolve() == base.resolve() or read_yaml(found[0]).keys() >= WHOLE):
+        return load_config(found)
+    return load_config([base, *found])

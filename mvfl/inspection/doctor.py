@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +22,10 @@ from mvfl.config.workflow import WorkflowConfig
 from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import load_rig
 from mvfl.inspection.base_check import Finding, check_base
+from mvfl.inspection.gpu_memory import needs
 from mvfl.runtime.tracking import automatic_mode
 
+TIGHT = "lower its batch_size (more gradient_accumulation learns the same), or set its gradient_checkpointing: true"
 LEAST_MEMORY, LEAST_DISK = 6e9, 10e9  # bytes: what the demo needs, and room for its results
 
 
@@ -36,9 +40,10 @@ def examine(config: WorkflowConfig) -> list[Finding]:
     datasets = {d for e in used for d in e.datasets}
     return [
         *_packages(),
-        *_accelerator(),
+        *_accelerator(config),
         *_machine(config.results),
         *_tracking(config),
+        *_network(config),
         *(f for name in sorted(bases) for f in _base(name, config)),
         *(f for name in sorted(datasets) for f in _dataset(name, config.datasets[name])),
     ]
@@ -67,7 +72,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding("slurm", True, sbatch or "no sbatch here: profiles/local and profiles/local-gpu work, slurm does not")
 
 
-def _accelerator() -> Iterator[Finding]:
+def _accelerator(config: WorkflowConfig) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding("gpu", True, f"none; torch {torch.__version__} runs on the CPU, fit for the demo and for tests")
         return
@@ -76,6 +81,10 @@ def _accelerator() -> Iterator[Finding]:
         able = torch.cuda.get_device_capability(number) >= (8, 0)
         half = "bf16" if able else "no bf16: set mixed_precision: fp16 (training) and no (gslrm)"
         yield Finding("gpu", able, f"{number}: {name}, {memory / 2**30:.0f} GiB, {half}")
+        for rule, wanted in needs(config).items():
+            fits = memory / 2**30 >= wanted
+            text = f"needs {wanted:.0f} GiB as configured" + ("" if fits else f": {TIGHT}")
+            yield Finding(f"gpu for {rule}", fits, text)
     if importlib.util.find_spec("gsplat.csrc") is not None:
         yield Finding("gsplat", True, "built already")
         return
@@ -97,6 +106,16 @@ def _tracking(config: WorkflowConfig) -> Iterator[Finding]:
     mode = config.wandb.mode if config.wandb.mode != "auto" else automatic_mode()
     note = "" if config.wandb.mode != "auto" else " (found by itself: `wandb login` or WANDB_API_KEY switch it online)"
     yield Finding("wandb", True, f"{mode}{note}")
+
+
+def _network(config: WorkflowConfig) -> Iterator[Finding]:
+    """Compute nodes need no network; where W&B is asked to be online it must be reached from where the training runs."""
+    reached = False
+    with contextlib.suppress(OSError), socket.create_connection(("api.wandb.ai", 443), timeout=5):
+        reached = True
+    needed = config.wandb.mode == "online"
+    text = "api.wandb.ai is reached" if reached else "api.wandb.ai is not reached: W&B logs to disk, `wandb sync` sends it later"
+    yield Finding("network", reached or not needed, text + ("; set wandb.mode: offline" if needed and not reached else ""))
 
 
 def _base(name: str, config: WorkflowConfig) -> Iterator[Finding]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvfl.config.load import read_yaml
 from mvfl.inspection.base_check import Finding
+from mvfl.inspection.gpu_memory import card_gib
 from mvfl.runtime.files import InputError
+
+SMALLER = "lower batch_size or set gradient_checkpointing: true, or name another partition"
 
 
 class Partition(NamedTuple):
@@ -74,11 +79,12 @@ def evaluated(value: Any) -> Any:
     return os.environ.get(found[1], found[2]) if found else value
 
 
-def check(profile: Path) -> Iterator[Finding]:
+def check(profile: Path, memory: Mapping[str, float] | None = None) -> Iterator[Finding]:
     """All findings, in the order in which they must be mended.
 
     Args:
         profile: folder of the profile, or its `config.yaml`.
+        memory: GiB of GPU memory that each rule needs.
 
     Raises:
         InputError: the profile cannot be read.
@@ -97,7 +103,7 @@ def check(profile: Path) -> Iterator[Finding]:
     default = settings.get("default-resources") or {}
     yield from _request("other rules", dict(default), known)
     for rule, own in (settings.get("set-resources") or {}).items():
-        yield from _request(rule, {**default, **own}, known)
+        yield from _request(rule, {**default, **own}, known, (memory or {}).get(rule, 0.0))
 
 
 def _limit(partition: Partition) -> str:
@@ -119,8 +125,8 @@ def _accounting(settings: dict[Any, Any]) -> Iterator[Finding]:
         yield Finding("account", there, account if there else f"{account} is none of yours ({have}); set MVFL_ACCOUNT")
 
 
-def _request(rule: str, wanted: dict[Any, Any], known: dict[str, Partition]) -> Iterator[Finding]:
-    """Whether a partition takes a rule's jobs."""
+def _request(rule: str, wanted: dict[Any, Any], known: dict[str, Partition], gib: float = 0.0) -> Iterator[Finding]:
+    """Whether a partition takes a rule's jobs, and its cards have the memory."""
     name = str(evaluated(wanted.get("slurm_partition", "")))
     names = " or ".join(sorted(known)) or "none"
     if name not in known:
@@ -137,8 +143,18 @@ def _request(rule: str, wanted: dict[Any, Any], known: dict[str, Partition]) -> 
         faults.append(f"{name} has no GPUs that SLURM counts (gres); set MVFL_GPU_PARTITION")
     if not partition.up:
         faults.append(f"{name} takes no jobs now")
-    what = f"{name}, {runtime} min, {partition.gpus[0]}" if wanted.get("gpu") and partition.gpus else f"{name}, {runtime} min"
-    yield Finding(rule, not faults, "; ".join(faults) or what)
+    asks_cards = bool(wanted.get("gpu")) or "gpu" in str(wanted.get("gres", ""))
+    cards = partition.gpus if asks_cards else []
+    sizes = [size for card in cards if (size := card_gib(card)) is not None]
+    if sizes and max(sizes) < gib:
+        faults.append(f"needs a card of {gib:.0f} GiB as configured, {' and '.join(cards)} have {max(sizes)}: {SMALLER}")
+    elif sizes and min(sizes) < gib and "gpu_model" not in wanted:
+        faults.append(
+            f"needs a card of {gib:.0f} GiB as configured, some of {' and '.join(cards)} have less: set gpu_model in the profile"
+        )
+    what = f"{name}, {runtime} min" + (f", {cards[0]}" if cards else "")
+    unknown = ", its memory is not known: try --probe" if gib and cards and not sizes else ""
+    yield Finding(rule, not faults, "; ".join(faults) or what + unknown)
 
 
 def site_profile(source: Path) -> dict[Any, Any]:
@@ -170,3 +186,34 @@ def site_profile(source: Path) -> dict[Any, Any]:
         if partition.minutes is not None and isinstance(own.get("runtime"), int):
             own["runtime"] = min(own["runtime"], partition.minutes)
     return settings
+
+
+def probe(profile: Path, files: Sequence[Path]) -> Iterator[str]:
+    """Run `mvfl doctor` for two minutes at most on a node that trains: its card, compiler, network, disk and files.
+
+    Args:
+        profile: folder of the profile; the request of its training rule is used.
+        files: configuration and overlays for `mvfl doctor`.
+
+    Yields:
+        The lines that it printed there.
+
+    Raises:
+        InputError: the job was refused or failed; says what SLURM said.
+    """
+    settings = read_yaml(profile / "config.yaml" if profile.is_dir() else profile)
+    wanted = {**(settings.get("default-resources") or {}), **(settings.get("set-resources") or {}).get("train_mvdiffusion", {})}
+    partition, account = (str(evaluated(wanted.get(key, "")) or "") for key in ("slurm_partition", "slurm_account"))
+    out = Path(f"logs/slurm/probe-{os.getpid()}.log").absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    doctor = shlex.join([sys.executable, "-m", "mvfl.cli.app", "doctor", *map(str, files)])
+    command = ["sbatch", "--wait", "--time=2", "--mem=8000", f"--output={out}", "--job-name=mvfl-probe", f"--partition={partition}"]
+    command += [f"--gres={wanted['gres']}"] if "gres" in wanted else ["--gpus=1"]
+    command += [f"--account={account}"] if account else []
+    done = subprocess.run([*command, f"--wrap={doctor}"], capture_output=True, text=True)
+    lines = out.read_text(encoding="utf-8", errors="replace").splitlines() if out.is_file() else []
+    if not any(line.startswith(("ok ", "BAD")) for line in lines):
+        raise InputError(
+            f"The probe on partition '{partition}' did not run: {done.stderr.strip() or ' '.join(lines[-3:]) or 'no output'}."
+        )
+    yield from lines

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from rich.tree import Tree
 from running import snakemake
 
-from mvfl.config.load import load_config
+from mvfl.config.load import load_config, load_with_base
 from mvfl.config.strict import CASES
+from mvfl.inspection.plan import decision_tree, plan_experiment
 from mvfl.layout import Checkpoint, Layout, Reconstruction
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import JOBS, DataJob, FetchJob, LatentsJob, TrainJob
@@ -130,3 +133,39 @@ def test_every_job_has_a_schema_that_names_its_paths() -> None:
     for name, kind in JOBS.items():
         schema = kind.model_json_schema()
         assert schema["description"] and {"out", "table"} & set(schema["properties"]), name
+
+
+def test_the_tree_of_decisions_holds_every_way_and_counts_its_hours() -> None:
+    config = load_config([ROOT / "workflow_config.yaml"])
+    costs = {name: plan_experiment(config, name) for name in config.experiments}
+    tree = decision_tree(config)
+    ways: list[str] = []
+
+    def walk(node: Tree) -> None:
+        ways.append(str(node.label))
+        for child in node.children:
+            walk(child)
+
+    walk(tree)
+    first, last = costs["mouse_6x_aug"], costs["curriculum"]
+    assert ways[1] == f"A -> 3D model after {first.verdict.hours + first.onward.hours:.2f}"
+    hours = sum(cost.verdict.hours for cost in costs.values()) + last.onward.hours
+    assert f"A -> 3D model after {hours:.2f}" in ways, "B, C and D in turn"
+    assert len([w for w in ways if "3D model" in w]) == 16, "one experiment, then up to three others in any order"
+    assert last.verdict.hours > first.verdict.hours, "the curriculum is judged later"
+
+
+def test_what_checkpointing_compiling_and_longer_trainings_cost_is_counted(tmp_path: Path) -> None:
+    def hours(**defaults: Any) -> float:
+        overlay = tmp_path / "overlay.yaml"
+        overlay.write_text(yaml.safe_dump({"defaults": defaults}))
+        return plan_experiment(load_config([ROOT / "workflow_config.yaml", overlay]), "mouse_6x_aug").verdict.hours
+
+    usual = hours()
+    assert hours(training={"compile": False}) > usual and hours(training={"gradient_checkpointing": True}) > 1.2 * usual
+
+
+def test_an_overlay_alone_is_read_above_the_base_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load_with_base([Path("configs/ci.yaml")]) == load_config([Path("workflow_config.yaml"), Path("configs/ci.yaml")])
+    assert load_with_base(None) == load_with_base([Path("workflow_config.yaml")]) == load_config([Path("workflow_config.yaml")])

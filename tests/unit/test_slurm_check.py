@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mvfl.inspection.slurm import check, minutes_of, site_profile
+from mvfl.config.load import load_config
+from mvfl.inspection.gpu_memory import card_gib, needs
+from mvfl.inspection.slurm import check, minutes_of, probe, site_profile
 from mvfl.runtime.files import InputError
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "slurm"
@@ -55,6 +57,39 @@ def test_what_the_profile_asks_in_vain_is_named_with_the_remedy(cluster: Path, m
     assert "has no GPUs" in findings()["train_mvdiffusion"][1]
     monkeypatch.setenv("MVFL_GPU_PARTITION", "old")
     assert "takes no jobs now" in findings()["train_mvdiffusion"][1]
+
+
+def test_a_card_that_is_too_small_for_the_experiments_is_named(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVFL_GPU_PARTITION", "volta")
+    found = {f.part: f for f in check(PROFILE, {"train_mvdiffusion": 34.0, "finetune_gslrm": 10.0})}
+    assert "needs a card of 34 GiB as configured, gpu:v100:4 have 16: lower batch_size" in found["train_mvdiffusion"].text
+    assert "GiB" not in found["finetune_gslrm"].text
+    assert [card_gib(c) for c in ("gpu:a100:4", "gpu:a100_80g:2", "gpu:nvidia_h100_80gb:8", "gpu:2")] == [40, 80, 80, None]
+
+
+def test_what_the_shipped_experiments_need_is_what_was_measured() -> None:
+    found = needs(load_config([PROFILE.parents[1] / "workflow_config.yaml"]))
+    assert found["train_mvdiffusion"] == pytest.approx(33.6, abs=0.5) and found["generate_synthetic"] == pytest.approx(
+        30.1, abs=0.5
+    )
+    assert needs(load_config([PROFILE.parents[1] / f for f in ("workflow_config.yaml", "configs/ci.yaml")])) == {}, (
+        "small bases fit"
+    )
+
+
+def test_a_probe_runs_the_doctor_where_the_training_would_run(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = """for a; do case $a in --output=*) out=${a#*=};; --wrap=*) run=${a#*=};; --partition=*) echo $a > PARTITION;; esac; done
+case $run in *" doctor"*) echo 'ok   gpu   0: a card' > $out;; esac"""
+    (cluster / "bin" / "sbatch").write_text(f"#!/bin/sh\n{submit}\n")
+    monkeypatch.setenv("MVFL_GPU_PARTITION", "volta")
+    monkeypatch.chdir(cluster)
+    assert list(probe(PROFILE, [])) == ["ok   gpu   0: a card"]
+    assert (cluster / "PARTITION").read_text().strip() == "--partition=volta"
+    (cluster / "bin" / "sbatch").write_text("#!/bin/sh\necho Invalid account >&2; exit 1\n")
+    for left in (cluster / "logs" / "slurm").iterdir():
+        left.unlink()
+    with pytest.raises(InputError, match="probe on partition 'volta' did not run: Invalid account"):
+        list(probe(PROFILE, []))
 
 
 def test_a_profile_made_for_the_cluster_fits_it(cluster: Path) -> None:
