@@ -21,6 +21,13 @@ scattergather:
 
 
 include: "rules/common.smk"
+
+
+if CONFIG.container:
+
+    container: CONFIG.container
+
+
 include: "rules/data.smk"
 include: "rules/base.smk"
 include: "rules/prompts.smk"

@@ -51,6 +51,7 @@ class WorkflowConfig(Strict):
     cases: dict[Literal["B", "C", "D"], str] = Field(description="experiment to run next for each case")
     decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
     wandb: Wandb = Wandb()
+    container: str | None = Field(None, description="image of envs/mvfl.def, for --software-deployment-method apptainer")
     sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
 
     @model_validator(mode="after")

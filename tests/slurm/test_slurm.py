@@ -144,7 +144,8 @@ def snakemake(results: Path, log: Path, *options: str, overlays: tuple[str, ...]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pipeline without SLURM and faults: what must come out, and data, base and latents for those that only train."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    local = ["--profile", "profiles/local", "--cores", "2", "--set-threads", *(f"{k}={v}" for k, v in ONE_THREAD.items())]
+    local = ["--profile", "profiles/local", "--cores", "2", "--set-scatter", "synthetic=2", "--set-threads"]
+    local += [f"{k}={v}" for k, v in ONE_THREAD.items()]
     with snakemake(folder / "results", folder / "log", *local) as process:
         assert process.wait(900) == 0, (folder / "log").read_text()[-5000:]
     return folder / "results"
