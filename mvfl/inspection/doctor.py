@@ -23,6 +23,7 @@ from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import load_rig
 from mvfl.inspection.base_check import Finding, check_base
 from mvfl.inspection.gpu_memory import needs
+from mvfl.inspection.stale import stale_results
 from mvfl.runtime.tracking import automatic_mode
 
 TIGHT = "lower its batch_size (more gradient_accumulation learns the same), or set its gradient_checkpointing: true"
@@ -46,6 +47,7 @@ def examine(config: WorkflowConfig) -> list[Finding]:
         *_network(config),
         *(f for name in sorted(bases) for f in _base(name, config)),
         *(f for name in sorted(datasets) for f in _dataset(name, config.datasets[name])),
+        *_results(config),
     ]
 
 
@@ -144,6 +146,17 @@ def _hub_base(part: str, base: HubBase) -> Finding:
     except LocalEntryNotFoundError:
         return Finding(part, True, f"{base.repo} is not here yet; the fetch_base rule fetches it (several GB)")
     return Finding(part, True, f"fetched: {found}")
+
+
+def _results(config: WorkflowConfig) -> Iterator[Finding]:
+    """Finished results were made with the settings that stand in the configuration."""
+    found = list(stale_results(config))
+    for folder, rule, changed in found:
+        names = ", ".join(changed[:4]) + (" ..." if len(changed) > 4 else "")
+        text = f"{folder} was made with other settings ({names}); snakemake --forcerun {rule} if it plans nothing for it"
+        yield Finding("results", False, text)
+    if not found and config.results.is_dir():
+        yield Finding("results", True, f"all in {config.results} was made with these settings")
 
 
 def _dataset(name: str, dataset: Dataset) -> Iterator[Finding]:

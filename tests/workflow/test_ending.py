@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from running import ROOT, snakemake
 
 from mvfl.config.load import load_config
+from mvfl.inspection.stale import stale_results
 from mvfl.inspection.why import Stage, why
 from mvfl.runtime.endings import allowed_restarts, begin_note, forget_notes, growing, killed, note_beside, note_ending
 from mvfl.runtime.tracking import read_attempts
@@ -59,6 +61,23 @@ def test_lost_results_are_written_again_without_training(finished: Path) -> None
 def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path) -> None:
     again(finished)
     assert "Nothing to be done" in again(finished, "-n", "--set-scatter", "synthetic=3")
+
+
+def test_results_without_snakemake_s_notes_are_compared_with_the_configuration(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    for part in ("experiments/mouse_6x_aug/gslrm", "experiments/mouse_6x_aug/evaluation", "data", "base"):
+        shutil.copytree(finished / part, moved / part)
+    overlay = tmp_path / "here.yaml"
+
+    def findings(**defaults: object) -> list[str]:
+        overlay.write_text(yaml.safe_dump({"results": str(moved), "defaults": defaults}))
+        config = load_config([ROOT / "workflow_config.yaml", ROOT / "configs/ci.yaml", overlay])
+        return [f"{stale.rule}: {', '.join(stale.changed)}" for stale in stale_results(config)]
+
+    assert findings() == []
+    assert findings(gslrm={"learning_rate": 3e-5}, sampling={"steps": 9}, training={"log_every": 3}) == [
+        "score_checkpoint: sampling.sampling.steps", "finetune_gslrm: learning_rate",
+    ]  # fmt: skip
 
 
 def test_prompts_are_judged_by_their_content(finished: Path) -> None:
