@@ -21,6 +21,7 @@ class RodentDataset(Strict):
     image_size: PositiveInt = 128
     train: PositiveInt = Field(description="training samples")
     val: PositiveInt = Field(description="validation samples")
+    test: int = Field(0, ge=0, description="samples that nothing is trained or chosen by; 3D scores are reported on them")
     extra_views: int = Field(0, ge=0, description="further cameras per sample, drawn at random, for held-out scores")
     seed: int = 0
     coats: list[Coat] = Field(["black", "agouti", "white", "brown", "grey"], min_length=1)
@@ -41,8 +42,11 @@ class FolderDataset(Strict):
     path: Path
     rig: str = Field(description="built-in rig name or JSON file that names the order of the views; samples keep their own cameras")
     image_size: PositiveInt = 512
-    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
-    gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
+    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
+    test_fraction: float = Field(
+        0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
+    )
+    gap: int = Field(5, ge=0, description="samples dropped between the blocks")
     extra_views: int = Field(0, ge=0, description="frames per sample after the rig's, for held-out scores")
     max_reprojection_px: PositiveFloat = Field(
         25.0, description="error of the masks' triangulated centre, in pixels of 512, median over samples"
@@ -99,8 +103,11 @@ class MarkerlessDataset(Strict):
         0.5, description="overlap of the masks with the body that all of them allow, whatever the animal's size"
     )
     max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
-    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block at the end")
-    gap: int = Field(5, ge=0, description="samples dropped between the training and the validation block")
+    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
+    test_fraction: float = Field(
+        0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
+    )
+    gap: int = Field(5, ge=0, description="samples dropped between the blocks")
 
     @model_validator(mode="after")
     def _patterns_name_cameras(self) -> MarkerlessDataset:

@@ -92,6 +92,7 @@ class Synthetic(Strict):
 
     train: PositiveInt = Field(300, description="training samples to generate, spread evenly over the split")
     val: PositiveInt = Field(20, description="validation samples to generate, spread evenly over the split")
+    test: int = Field(20, ge=0, description="samples of the test block to generate, where the data set has one")
     step: PositiveInt | None = Field(None, description="draw with the weights of this step; default: those that were judged")
     references: Literal["first", "all"] = Field("first", description="reference views per sample")
 

@@ -80,6 +80,10 @@ class GslrmFinetuning(Strict):
     mixed_precision: Literal["no", "bf16"] = "bf16"
     compile: bool = Field(False, description="torch.compile the transformer")
     gradient_checkpointing: bool = Field(False, description="compute layers again going back: less memory, a third more time")
+    validate_every: PositiveInt = Field(500, description="steps between looks at unseen cameras of validation samples")
+    validation_samples: PositiveInt = Field(4, description="samples of a look")
+    weights: Literal["best", "last"] = Field("best", description="weights that are used: of the best look, or of the last step")
+    patience: PositiveInt | None = Field(None, description="looks in a row without a better one after which the training ends")
     log_every: PositiveInt = setting(10, "nothing")
     checkpoint_every: PositiveInt = setting(500, "nothing", description="steps between saved training states")
     save_minutes: PositiveFloat = setting(2.0, "nothing", description="minutes after which the state is saved in any case")

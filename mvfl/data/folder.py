@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,21 +25,30 @@ from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
 
 
-def block_split(names: list[str], val_fraction: float, gap: int) -> tuple[list[str], list[str]]:
-    """Split samples in time order into a training block and a validation block at the end, with a gap between.
+class Blocks(NamedTuple):
+    """Samples of each block, in time order."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
+def block_split(names: list[str], val_fraction: float, gap: int, test_fraction: float = 0.0) -> Blocks:
+    """Split samples in time order into blocks for training, for verdicts and choices, and for reporting, with gaps between.
 
     Neighbouring frames of one video look alike; a random split would put them on both sides.
 
     Raises:
         InputError: too few samples.
     """
-    val = max(1, round(val_fraction * len(names)))
-    train = len(names) - val - gap
+    val, test = (max(1, round(share * len(names))) if share else 0 for share in (val_fraction, test_fraction))
+    train = len(names) - val - gap - (test + gap if test else 0)
     if train < 1:
         raise InputError(
-            f"{len(names)} samples are too few for a validation share of {val_fraction} and a gap of {gap}; lower them."
+            f"{len(names)} samples are too few for a validation share of {val_fraction}, a test share of {test_fraction} and gaps "
+            f"of {gap}; lower them."
         )
-    return names[:train], names[train + gap :]
+    return Blocks(names[:train], names[train + gap : train + gap + val], names[len(names) - test :])
 
 
 # How far a sample's lenses may be from the rig's, its mean distance (an animal walks), and the rig's from the models' own.
@@ -90,9 +100,9 @@ def check_folder(name: str, settings: FolderDataset, out: Path, workers: int = 2
     with ThreadPoolExecutor(workers) as pool:
         looked = list(tracked(pool.map(lambda n: _look(manifest.sample(n), rig, settings), names), f"check {name}", len(names)))
     _judge(settings, looked)
-    train, val = block_split(names, settings.val_fraction, settings.gap)
+    train, val, test = block_split(names, settings.val_fraction, settings.gap, settings.test_fraction)
     write_provenance(out, "data", settings.model_dump(mode="json"), {"samples": settings.path}, rig.hash)
-    return Manifest.write(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val)
+    return Manifest.write(out / "manifest.json", name, settings.path.resolve(), rig, settings.image_size, train, val, test=test)
 
 
 def _look(sample: Sample, rig: Rig, settings: FolderDataset) -> _Looked:

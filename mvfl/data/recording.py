@@ -20,7 +20,7 @@ from mvfl.config.datasets import MarkerlessDataset
 from mvfl.data.alignment import Misfit, camera_misfits
 from mvfl.data.calibration import level_direction, read_calibration, upright
 from mvfl.data.evidence import LEAST_AREA, OrderFinding, culprit, judge_order
-from mvfl.data.folder import block_split
+from mvfl.data.folder import Blocks, block_split
 from mvfl.data.locating import Located, locate, moment
 from mvfl.data.mask_recording import make_masks
 from mvfl.data.masks import MaskSource
@@ -127,7 +127,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     located, dropped = locate(settings, recording.masks, recording.cameras, state / "frames.jsonl")
     _refuse_if_too_many(settings, recording.cameras, dropped, located)
     _judge_up(settings, recording.cameras, located)
-    block_split([str(f.frame) for f in located], settings.val_fraction, settings.gap)  # too few are found before the long pass
+    _blocks(settings, located)  # too few are found before the long pass
     order, misfits = judge(settings, recording.cameras, located)
     framing = choose_framing(settings, recording.cameras, located)
     turn_samples(settings, recording.cameras, recording.videos, located, framing, state / "samples", workers)
@@ -137,12 +137,18 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     report.write(out / "recording.json")
     for line in report.lines():
         say(line)
-    train, val = block_split([sample_name(f.frame) for f in located], settings.val_fraction, settings.gap)
+    train, val, test = _blocks(settings, located)
     inputs: dict[str, Path | str] = {**recording.files(settings)}
     write_provenance(out, "data", settings.model_dump(mode="json"), inputs, rig.hash)
     return Manifest.write(
-        out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val, settings.unit_mm / framing.scale
-    )
+        out / "manifest.json", name, out / "samples", rig, settings.image_size, train, val, settings.unit_mm / framing.scale,
+        test=test,
+    )  # fmt: skip
+
+
+def _blocks(settings: MarkerlessDataset, located: list[Located]) -> Blocks:
+    names = [sample_name(f.frame) for f in located]
+    return block_split(names, settings.val_fraction, settings.gap, settings.test_fraction)
 
 
 def _masks_mark(settings: MarkerlessDataset) -> str:

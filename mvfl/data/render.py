@@ -95,7 +95,7 @@ def render_sample(settings: RodentDataset, folder: Path, index: int) -> str:
 
 
 def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) -> Manifest:
-    """Render all samples, the validation samples last, each from (seed, index) alone.
+    """Render all samples, the validation and test samples last, each from (seed, index) alone.
 
     Args:
         name: of the data set.
@@ -103,7 +103,7 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
         out: gets `samples/`, `manifest.json` and `provenance.json`.
         workers: processes.
     """
-    count = settings.train + settings.val
+    count = settings.train + settings.val + settings.test
     names = [f"sample_{i:06d}" for i in range(count)]
     with written_aside(out / "samples") as folder:
         folder.mkdir()
@@ -115,5 +115,5 @@ def render_dataset(name: str, settings: RodentDataset, out: Path, workers: int) 
     write_provenance(out, "data", settings.model_dump(mode="json"), {}, rig.hash)
     return Manifest.write(
         out / "manifest.json", name, out / "samples", rig, settings.image_size,
-        names[: settings.train], names[settings.train :],
+        names[: settings.train], names[settings.train :][: settings.val], test=names[settings.train + settings.val :],
     )  # fmt: skip

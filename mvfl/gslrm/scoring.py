@@ -10,7 +10,8 @@ from mvfl.gslrm.hull_baseline import hull_pictures
 from mvfl.gslrm.model import Gslrm, GslrmOutput
 from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
 from mvfl.gslrm.views import Views
-from mvfl.metrics.image import foreground_psnr, foreground_ssim, mask_iou
+from mvfl.metrics.image import foreground_psnr, foreground_ssim, full_psnr, full_ssim, mask_iou
+from mvfl.metrics.lpips import Lpips
 
 
 def reconstruct(model: Gslrm, inputs: Views) -> GslrmOutput:
@@ -25,19 +26,34 @@ def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Ren
 
 
 @torch.no_grad()
-def evaluate_views(model: Gslrm, inputs: Views, targets: Views, renderer: Renderer) -> tuple[Rendering, dict[str, float]]:
-    """Reconstruct one object and score its renderings from the target cameras (foreground PSNR dB, SSIM, IoU)."""
+def evaluate_views(
+    model: Gslrm, inputs: Views, targets: Views, renderer: Renderer, lpips: Lpips | None = None
+) -> tuple[Rendering, dict[str, float]]:
+    """Reconstruct one object and score its renderings from the target cameras, as `score_pictures` does."""
     rendered = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
     images = rendered.images[0].clamp(0, 1)
-    return Rendering(images, rendered.alphas[0]), score_pictures(images, targets)
+    return Rendering(images, rendered.alphas[0]), score_pictures(images, targets, lpips)
 
 
-def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views) -> dict[str, float]:
-    """Foreground PSNR (dB), foreground SSIM and mask IoU, mean over views."""
+def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views, lpips: Lpips | None = None) -> dict[str, float]:
+    """Foreground PSNR (dB), foreground SSIM and mask IoU; PSNR, SSIM and LPIPS of the whole picture, as papers report them.
+
+    Args:
+        images: of the target cameras.
+        targets: recorded by them.
+        lpips: where its files are named.
+
+    Returns:
+        Means over the views.
+    """
+    others = {} if lpips is None else {"full_lpips": float(lpips(images, targets.images).mean())}
     return {
         "foreground_psnr": float(foreground_psnr(images, targets.images, targets.alphas).mean()),
         "foreground_ssim": float(foreground_ssim(images, targets.images, targets.alphas).mean()),
         "mask_iou": float(mask_iou(images, targets.images).mean()),
+        "full_psnr": float(full_psnr(images, targets.images).mean()),
+        "full_ssim": float(full_ssim(images, targets.images).mean()),
+        **others,
     }
 
 

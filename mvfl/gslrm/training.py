@@ -17,6 +17,7 @@ from mvfl.gslrm.losses import LossValues, PixelGaussians, Targets, gslrm_loss, l
 from mvfl.gslrm.model import Gslrm, freeze, pixel_rays
 from mvfl.gslrm.scoring import reconstruct, render_views
 from mvfl.gslrm.views import Views
+from mvfl.gslrm.watching import Look, Watch
 from mvfl.runtime.devices import Pace, accelerator
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
@@ -58,14 +59,15 @@ class GslrmTraining:
         folder: training state and log.
         fingerprint: what makes a saved state usable.
         minutes: time budget.
+        look: renders and scores unseen cameras; None: nothing is looked at.
     """
 
     def __init__(
         self, settings: GslrmFinetuning, checkpoint: Path, batches: Batches, folder: Path, fingerprint: Fingerprint,
-        minutes: float | None,
+        minutes: float | None, look: Look | None = None,
     ) -> None:  # fmt: skip
         s = self.settings = settings
-        self.batches, self.folder = batches, folder
+        self.batches, self.folder, self.watch = batches, folder, Watch(settings, folder, look)
         self.accelerator = accelerator()
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.stop = StopRequest(minutes)
@@ -93,6 +95,7 @@ class GslrmTraining:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.updates, self.step = saved["updates"], step
+            self.watch.restore(saved["looks"])
             last = step == self.settings.steps
             say(f"Step {step} is trained already: its results are written again." if last else f"Resuming at step {step}.")
         elif self.main:
@@ -103,7 +106,8 @@ class GslrmTraining:
     def snapshot(self) -> dict[str, Any]:
         """What is needed to go on bit for bit."""
         weights = {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
-        return {"model": weights, "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+        looks = self.watch.snapshot()
+        return {"model": weights, "optimizer": self.optimizer.state_dict(), "updates": self.updates, "looks": looks}
 
     # ---------------------------------------------------------------------------------------------------- steps
     def run(self, run: Run) -> None:
@@ -125,21 +129,34 @@ class GslrmTraining:
             tracker, Bar("gslrm", s.steps, start=self.step) as bar, self.batches, ThreadPoolExecutor(2) as assemblers,
         ):  # fmt: skip
             coming = deque(assemblers.submit(self.batches.at, at) for at in range(self.step, self.step + AHEAD))
-            while self.step < s.steps:
+            ended = self.watch.is_hopeless
+            while self.step < s.steps and not ended:
                 seen, wanted = (views.to(self.device) for views in coming.popleft().result())
                 coming.append(assemblers.submit(self.batches.at, self.step + AHEAD))
                 losses = self._compare(seen, wanted)
                 self._update(losses, tail)
                 if self.step % s.log_every == 0 or self.step == s.steps:
                     self._log(losses, tracker, bar, pace)
-                stopping, spent = agreed(self.accelerator, bool(self.stop), self.stop.time_spent)
                 if self.main:
-                    tail.save_if_due(self.step, stopping)
+                    self._look(tracker)
+                stopping, spent, ended = agreed(self.accelerator, bool(self.stop), self.stop.time_spent, self.watch.is_hopeless)
+                if self.main:
+                    tail.save_if_due(self.step, stopping or ended)
                 if stopping:
                     self.accelerator.wait_for_everyone()
-                tail.leave_if_stopping(self.step, stopping, spent)
-        if self.updates < 0.8 * s.steps:
-            say(f"Warning: only {self.updates} of {s.steps} steps updated the weights; gradients exceed the limit too often.")
+                tail.leave_if_stopping(self.step, stopping and not ended, spent)
+
+    def _look(self, tracker: Tracker) -> None:
+        """Render unseen cameras where it is due."""
+        if (found := self.watch.after(self.model, self.step, self.updates)) is None:
+            return
+        picture, scores = found
+        tracker.log(self.step, scores)
+        tracker.log_image("validation/images", picture, self.step)
+        psnr, overlap = scores["val/foreground_psnr"], scores["val/mask_iou"]
+        say(f"Step {self.step}: {psnr:.2f} dB, overlap {overlap:.3f} on unseen cameras.")
+        if self.watch.is_hopeless and self.watch.best:
+            say(f"No better one in {self.settings.patience} looks: the training ends; the best was step {self.watch.best.step}.")
 
     def _compare(self, seen: Views, wanted: Views) -> LossValues:
         """Reconstruct, render, and go back through both."""
@@ -166,9 +183,11 @@ class GslrmTraining:
         # While Gaussians are pulled into place (published), gradients are long and neither clipped nor skipped.
         if not shaping:
             torch.nn.utils.clip_grads_with_norm_(parameters, s.gradient_clip, norm)
-        if shaping or self.gradient_norm <= s.gradient_clip * s.allowed_gradnorm_factor:
+        moves = shaping or self.gradient_norm <= s.gradient_clip * s.allowed_gradnorm_factor
+        if moves:
             self.optimizer.step()
             self.updates += 1
+        self.watch.updated(self.step + 1, moves)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 

@@ -176,7 +176,7 @@ def _dataset(name: str, dataset: Dataset) -> Iterator[Finding]:
         yield Finding(part, False, str(error))
         return
     if not isinstance(dataset, FolderDataset):
-        yield Finding(part, True, f"rendered: {dataset.train} + {dataset.val} animals, rig {rig.name}")
+        yield Finding(part, True, f"rendered: {dataset.train} + {dataset.val} + {dataset.test} animals, rig {rig.name}")
         return
     count = len(list(dataset.path.glob("sample_*"))) if dataset.path.is_dir() else 0
     text = (

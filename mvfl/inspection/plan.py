@@ -116,7 +116,7 @@ def plan_experiment(config: WorkflowConfig, name: str, speeds: Speeds = Speeds()
     verdict = Cost((last * step + compiling * len([s for s in segments if s <= last]) + judging) / 3600) + kept
     onward = Cost((drawn - last) * step / 3600)
     if e.gslrm.generated:
-        objects = (e.synthetic.train + e.synthetic.val) * (VIEWS if e.synthetic.references == "all" else 1)
+        objects = (e.synthetic.train + e.synthetic.val + e.synthetic.test) * (VIEWS if e.synthetic.references == "all" else 1)
         compiled = e.sampling.compile is True or (e.sampling.compile == "auto" and objects >= WORTH_COMPILING)
         seconds = objects * drawing * (speeds.sampling_compiled / speeds.sampling if compiled else 1)
         onward += Cost((seconds + speeds.compiling * compiled) / 3600, objects * VIEWS * 3 * area * 512**2 * 0.3 / 1e9)

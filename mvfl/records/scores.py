@@ -117,6 +117,7 @@ class ReconstructionScores(Record):
         baselines: of the base without fine-tuning and of pictures that need no model.
         samples: each validation sample.
         used: which weights are written and used: the fine-tuned ones only where they beat the base.
+        block: of the samples: `test`, which nothing was chosen by, or `val` where the data set has no test block.
     """
 
     remedy = "run the `gslrm` target first"
@@ -125,6 +126,7 @@ class ReconstructionScores(Record):
     baselines: dict[str, Metrics]
     samples: list[ReconstructionScore]
     used: Literal["finetuned", "base"] = "finetuned"
+    block: Literal["test", "val"] = "val"
 
     def per_target(self) -> dict[str, dict[str, Metrics]]:
         """Scores by the set of views that was scored: each kind of picture's means."""

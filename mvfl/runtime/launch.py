@@ -11,6 +11,8 @@ from typing import Any
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
 
+UNKNOWN = "<TBD>"  # what Snakemake passes for a resource before it is evaluated
+
 
 def accelerate_command(per_node: int, nodes: int = 1, rank: int = 0, address: str | None = None, port: int = 0) -> list[str]:
     """`accelerate launch` in front of a command; precision and compilation are the experiment's settings, not the launcher's.
@@ -39,7 +41,7 @@ def launch_prefix(resources: Mapping[str, Any], threads: int) -> str:
     """
     nodes, gpus = int(resources.get("nodes", 1)), gpus_per_node(resources)
     if nodes > 1:
-        if "gres" not in resources:
+        if not resources.get("gres"):
             raise InputError('A run over several nodes needs gres: "gpu:N", the cards of each node.')
         return (
             f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --gres={resources['gres']}"
@@ -57,6 +59,8 @@ def gpus_per_node(resources: Mapping[str, Any]) -> int:
     gres = str(resources.get("gres", ""))
     if not gres:
         return int(resources.get("gpu", 0))
+    if gres == UNKNOWN:
+        return 1
     parts = [part.split(":") for part in gres.split(",") if part.startswith("gpu")]
     if parts and len(parts[0]) == 1:
         return 1

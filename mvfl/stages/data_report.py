@@ -87,14 +87,15 @@ def write_data_report(manifest: Manifest, out: Path, report: RecordingReport | N
         out: its folder.
         report: what was found about a recording; other data have none.
     """
-    looked = [look(manifest, n) for n in evenly([*manifest.train, *manifest.val], LOOKED_AT)]
+    looked = [look(manifest, n) for n in evenly([*manifest.train, *manifest.val, *manifest.test], LOOKED_AT)]
     names = [c.name for c in report.cameras] if report else [str(v) for v in range(manifest.views)]
     rows = _camera_rows(manifest, looked, names, report)
     ranked = sorted(looked, key=lambda found: float(np.mean(found.overlaps or [1])))
     shown = [*ranked[:SHOWN], ranked[len(ranked) // 2]] if ranked[0].overlaps else evenly(looked, SHOWN)
     figures = {
-        "name": manifest.name, "samples": len(manifest.train) + len(manifest.val), "train": len(manifest.train),
-        "val": len(manifest.val), "image_size": manifest.image_size, "millimetres": manifest.millimetres, "cameras": rows,
+        "name": manifest.name, "samples": sum(len(block) for block in (manifest.train, manifest.val, manifest.test)),
+        "train": len(manifest.train), "test": len(manifest.test), "val": len(manifest.val),
+        "image_size": manifest.image_size, "millimetres": manifest.millimetres, "cameras": rows,
         "worst": [{"sample": f.name, "overlaps": f.overlaps} for f in ranked[:10]],
     }  # fmt: skip
     write_json(out / "report.json", figures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.gslrm.batches import Batches, Supervised
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
+from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
 from mvfl.gslrm.training import GslrmTraining
 from mvfl.gslrm.unseen import Fold, unseen_fold
 from mvfl.gslrm.views import Views, load_views
 from mvfl.layout import Reconstruction
+from mvfl.metrics.lpips import Lpips, load_lpips
 from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
-from mvfl.records.manifest import Manifest
+from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.scores import ReconstructionScore, ReconstructionScores
 from mvfl.runtime.devices import device, processes
 from mvfl.runtime.files import InputError, sha256, written_aside
@@ -36,7 +39,6 @@ from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import GslrmJob
 from mvfl.stages.pairs import source_of
 
-METRICS = ("foreground_psnr", "foreground_ssim", "mask_iou")
 WORSE_PSNR, WORSE_IOU = 0.05, 0.005  # dB and overlap: less is no loss
 
 
@@ -138,7 +140,8 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
         refuse(gslrm_faults(s, data.name, data.views))
     if not finetune(job, checkpoint, sources, minutes):
         return
-    grid, scores = score_models(sources, {"model": out.weights, "base": checkpoint})
+    lpips = load_lpips(job.lpips.backbone, job.lpips.heads).to(device()) if job.lpips else None
+    grid, scores = score_models(sources, {"model": out.weights, "base": checkpoint}, lpips)
     if not beats_base(scores):
         with written_aside(out.weights) as temporary:
             save_gslrm(load_gslrm(checkpoint, real.image_size, s.clip_xyz), temporary, 0, 0)
@@ -147,7 +150,7 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     save_grid(out.renders, grid)
     scores.write(out.metrics)
     model = load_gslrm(out.weights, real.image_size, s.clip_xyz).to(device())
-    first = sources.inputs.val[0]
+    first = sources.inputs.judging[0]
     gaussians = visible_gaussians(model, sources.seen(first), first)
     write_model(gaussians, s.turntable_views, real.image_size, s.renderer, job.out)
     inputs: dict[str, Path | str] = {"base": job.base, "real": job.real}
@@ -159,14 +162,45 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
 def finetune(job: GslrmJob, checkpoint: Path, sources: Sources, minutes: float | None = None) -> bool:
     """Train from a checkpoint and write `gslrm.safetensors`; of several processes the first writes, and is told True."""
     batches, s, w = sources.batches(), job.gslrm, job.wandb
-    training = GslrmTraining(s, checkpoint, batches, job.state, fingerprint(s, checkpoint, batches), minutes)
+    look = _Look(sources, job.state / "validation") if sources.inputs.val else None
+    training = GslrmTraining(s, checkpoint, batches, job.state, fingerprint(s, checkpoint, batches), minutes, look)
     training.restore()
     training.run(Run(job.run_name, "gslrm", s.model_dump(mode="json"), w.project, w.entity, w.mode))
-    if training.main:
-        with written_aside(Reconstruction(job.out).weights) as temporary:
+    if not training.main:
+        return False
+    with written_aside(Reconstruction(job.out).weights) as temporary:
+        if (file := training.watch.best_weights()) and training.watch.best:
+            shutil.copyfile(file, temporary)
+            say(f"The weights of step {training.watch.best.step} are used: the best look.")
+        else:
             save_gslrm(training.model, temporary, training.updates, training.step)
             require_written(temporary, {f"model.{k}": v for k, v in training.model.state_dict().items()})
-    return training.main
+    return True
+
+
+class _Look:
+    """Renders and scores a few validation samples from cameras that no input has.
+
+    Args:
+        sources: of inputs and targets.
+        folder: gets a picture per look.
+    """
+
+    def __init__(self, sources: Sources, folder: Path) -> None:
+        self.sources, self.folder = sources, folder
+        self.names = evenly(sources.inputs.val, sources.settings.validation_samples)
+
+    def __call__(self, model: Gslrm, step: int) -> tuple[Path, dict[str, float]]:
+        """A grid of recorded and rendered pictures, and the mean scores."""
+        rows, grid = [], []
+        for number, name in enumerate(self.names):
+            seen, wanted, _ = self.sources.validation_views(name, number)
+            rendered, scores = evaluate_views(model, seen, wanted, self.sources.settings.renderer)
+            rows.append(scores)
+            grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
+        path = self.folder / f"step-{step:06d}.png"
+        save_grid(path, grid)
+        return path, {f"val/{k}": float(np.mean([row[k] for row in rows])) for k in rows[0]}
 
 
 def fingerprint(settings: GslrmFinetuning, checkpoint: Path, batches: Batches) -> Fingerprint:
@@ -186,26 +220,31 @@ def beats_base(scores: ReconstructionScores) -> bool:
     return (psnr > 0 and iou > -WORSE_IOU) or (iou > 0 and psnr > -WORSE_PSNR)
 
 
-def score_models(sources: Sources, weights: dict[str, Path]) -> tuple[list[tuple[str, Tensor]], ReconstructionScores]:
+def score_models(
+    sources: Sources, weights: dict[str, Path], lpips: Lpips | None = None
+) -> tuple[list[tuple[str, Tensor]], ReconstructionScores]:
     """A grid of pictures, and the scores of every validation sample beside those of pictures without a model.
 
     Args:
         sources: of inputs and targets.
         weights: GS-LRM checkpoints by name; the first one is judged, the others stand beside it.
+        lpips: where its files are named.
     """
-    size, s, names = sources.real.image_size, sources.settings, sources.inputs.val
+    size, s, names = sources.real.image_size, sources.settings, sources.inputs.judging
     models = {name: load_gslrm(path, size, s.clip_xyz).to(device()) for name, path in weights.items()}
     grid: list[tuple[str, Tensor]] = []
     rows = []
     for number, name in enumerate(tracked(names, "score 3D models", len(names))):
         seen, wanted, fold = sources.validation_views(name, number)
-        results = {key: evaluate_views(model, seen, wanted, s.renderer) for key, model in models.items()}
+        results = {key: evaluate_views(model, seen, wanted, s.renderer, lpips) for key, model in models.items()}
         (rendered, scores), *_ = results.values()
         others = {key: result[1] for key, result in list(results.items())[1:]}
-        others |= {k: score_pictures(p, wanted) for k, p in pictures_without_model(seen, wanted).items()}
+        others |= {k: score_pictures(p, wanted, lpips) for k, p in pictures_without_model(seen, wanted).items()}
         rows.append(ReconstructionScore(sample=name, targets=fold.targets, scores=scores, others=others))
         if len(grid) < 6:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
-    mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in METRICS}  # noqa: E731
+    mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in tables[0]}  # noqa: E731
     baselines = {k: mean([r.others[k] for r in rows]) for k in rows[0].others}
-    return grid, ReconstructionScores(mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows)
+    return grid, ReconstructionScores(
+        mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows, block="test" if sources.inputs.test else "val"
+    )

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mvfl.config.bases import Base, HubBase
 from mvfl.config.datasets import Dataset
-from mvfl.config.evaluation import Scoring, Thresholds, Wandb
+from mvfl.config.evaluation import LpipsFiles, Scoring, Thresholds, Wandb
 from mvfl.config.experiment import Augmentation, Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.config.strict import Case, PromptStyle, Strict, setting
@@ -165,6 +165,7 @@ class GslrmJob(Job):
     gslrm: GslrmFinetuning
     wandb: Wandb = setting(Wandb(), "nothing")
     run_name: str = setting("gslrm", "nothing", description="of the W&B run")
+    lpips: LpipsFiles | None = setting(None, "pictures", description="adds LPIPS to the scores")
     base: BaseFile
     real: Annotated[Path, Made(), Field(description="manifest of the recorded data")]
     synthetic: Annotated[Path | None, Made()] = Field(None, description="manifest of the generated views, where they are inputs")

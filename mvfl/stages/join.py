@@ -24,7 +24,7 @@ def join(job: JoinJob) -> Manifest:
     inputs, manifest = job.source, Manifest.read(job.source.manifest)
     mark = fingerprint(inputs, manifest).value
     plan = {split: [synthetic_name(*p) for p in pairs] for split, pairs in planned_pairs(manifest, inputs.generation).items()}
-    wanted, listed = [*plan["train"], *plan["val"]], _listed(job.pieces, mark)
+    wanted, listed = [*plan["train"], *plan["val"], *plan["test"]], _listed(job.pieces, mark)
     if set(wanted) != set(listed):
         raise InputError(f"The pieces in {job.pieces[0].parent} hold {len(listed)} of {len(wanted)} samples; generate them again.")
     with written_aside(job.out / "samples") as folder:
@@ -38,7 +38,7 @@ def join(job: JoinJob) -> Manifest:
     hashes = {f"{name}/{file}": value for name in wanted for file, value in listed[name].items()}
     return Manifest.write(
         job.out / "manifest.json", f"{manifest.name}_synthetic", job.out / "samples", manifest.rig, manifest.image_size,
-        plan["train"], plan["val"], known=hashes,
+        plan["train"], plan["val"], known=hashes, test=plan["test"],
     )  # fmt: skip
 
 

@@ -35,14 +35,14 @@ def planned_pairs(manifest: Manifest, generation: Generation) -> dict[str, list[
     s = generation.synthetic
     first = 0 if generation.reference == "random" else generation.reference
     references = list(range(manifest.views)) if s.references == "all" else [first]
-    cut = {"train": evenly(manifest.train, s.train), "val": evenly(manifest.val, s.val)}
+    cut = {"train": evenly(manifest.train, s.train), "val": evenly(manifest.val, s.val), "test": evenly(manifest.test, s.test)}
     return {split: [(n, r) for n in names for r in references] for split, names in cut.items()}
 
 
 def planned_batches(manifest: Manifest, generation: Generation) -> list[list[Pair]]:
     """All pairs, training split first, in batches of `sampling.batch_size`."""
     plan = planned_pairs(manifest, generation)
-    pairs, size = [*plan["train"], *plan["val"]], generation.sampling.batch_size
+    pairs, size = [*plan["train"], *plan["val"], *plan["test"]], generation.sampling.batch_size
     return [pairs[i : i + size] for i in range(0, len(pairs), size)]
 
 

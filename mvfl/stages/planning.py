@@ -135,7 +135,8 @@ class Plan:
         """Fine-tune GS-LRM on an experiment's generated views, or on the recorded ones."""
         e, layout = self.experiment(name), self.layout
         return jobs.GslrmJob(
-            gslrm=e.gslrm, wandb=self.config.wandb, run_name=f"gslrm_{e.wandb_run}", base=layout.base(e.base),
+            gslrm=e.gslrm, wandb=self.config.wandb, run_name=f"gslrm_{e.wandb_run}", lpips=self.config.evaluation.lpips,
+            base=layout.base(e.base),
             real=layout.manifest(e.dataset), synthetic=layout.synthetic(name) if e.gslrm.generated else None,
             others=[layout.manifest(d) for d in e.shown_to_gslrm[1:]],
             state=layout.state(name, "gslrm"), out=layout.reconstruction(name).folder,

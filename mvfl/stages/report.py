@@ -69,5 +69,7 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
         "ply": os.path.relpath(files.ply, page.parent),
         "what": scores.judges,
         "used": scores.used,
+        "block": scores.block,
+        "full": [m for m in ("full_psnr", "full_ssim", "full_lpips") if m in scores.mean],
         "images": {"turntable": inline(files.turntable), "strip": inline(files.strip), "renders": inline(files.renders)},
     }

@@ -78,7 +78,7 @@ def _sample_missing(
     missing = [b for b in batches if not all((samples / synthetic_name(*pair)).is_dir() for pair in b)]
     if len(missing) < len(batches):
         say(f"{len(batches) - len(missing)} of {len(batches)} batches are there already.")
-    number = {name: i for i, name in enumerate([*manifest.train, *manifest.val])}
+    number = {name: i for i, name in enumerate([*manifest.train, *manifest.val, *manifest.test])}
     for done, batch in enumerate(tracked(missing, "synthetic", len(missing))):
         if stop:
             ending = TimeSpent if stop.time_spent else Unfinished

@@ -6,6 +6,8 @@ fine-tuning has a figure to beat. Beside it stands the visual hull, which needs 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.layout import ZeroShot
@@ -35,7 +37,7 @@ def run(job: ZeroShotJob) -> None:
     record, manifest, out = BaseRecord.read(job.base), Manifest.read(job.manifest), ZeroShot(job.out)
     if record.gslrm is None:
         raise InputError(f"{job.base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
-    chosen = Manifest(**{**vars(manifest), "val": evenly(manifest.val, job.samples)})
+    chosen = replace(manifest, val=evenly(manifest.judging, job.samples), test=())
     settings = job.gslrm.model_copy(update={"inputs": "real", "real_targets": True})
     sources = Sources(chosen, chosen, settings)
     grid, scores = score_models(sources, {"model": record.gslrm})

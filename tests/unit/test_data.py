@@ -28,7 +28,7 @@ def recording(tmp_path: Path, tiny_manifest: Manifest) -> FolderDataset:
     for name in (*tiny_manifest.train, tiny_manifest.val[0]):
         shutil.copytree(tiny_manifest.root / name, tmp_path / "recording" / name)
     return FolderDataset(
-        kind="folder", path=tmp_path / "recording", rig="ring60", image_size=32, extra_views=1, val_fraction=0.2, gap=1,
+        kind="folder", path=tmp_path / "recording", rig="ring60", image_size=32, extra_views=1, val_fraction=0.2, test_fraction=0.0, gap=1,
         max_reprojection_px=40,  # 32 px pictures: a pixel is 16 px of 512
     )  # fmt: skip
 
@@ -50,8 +50,10 @@ def test_a_good_recording_is_split_by_time_with_a_gap(recording: FolderDataset, 
 
 def test_the_split_keeps_blocks_apart() -> None:
     names = [f"{i:03d}" for i in range(100)]
-    train, val = block_split(names, 0.1, 5)
-    assert train[-1] == "084" and val[0] == "090" and len(val) == 10
+    train, val, test = block_split(names, 0.1, 5)
+    assert train[-1] == "084" and val[0] == "090" and len(val) == 10 and test == []
+    train, val, test = block_split(names, 0.1, 5, 0.1)
+    assert (train[-1], val[0], val[-1], test[0], test[-1]) == ("069", "075", "084", "090", "099")
     with pytest.raises(InputError, match="too few"):
         block_split(names[:3], 0.3, 5)
 

@@ -91,7 +91,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(folder: Path, **changes: Any) -> MarkerlessDataset:
     values = {
         "kind": "markerless", "calibration": folder / "cameras.json", "videos": f"{folder}/video_{{camera}}.mkv",
-        "masks": f"{folder}/mask_{{camera}}.mkv", "image_size": SIZE, "every": 1, "val_fraction": 0.3, "gap": 0,
+        "masks": f"{folder}/mask_{{camera}}.mkv", "image_size": SIZE, "every": 1, "val_fraction": 0.3, "test_fraction": 0.0, "gap": 0,
     }  # fmt: skip
     return MarkerlessDataset.model_validate(values | changes)
 
@@ -131,7 +131,10 @@ def test_the_commands_convert_a_calibration_and_prepare_a_recording(recording: P
         return subprocess.run([mvfl, "data", "--job", job.model_dump_json()], capture_output=True, text=True)
 
     done = prepare(every=2, gap=5)
-    assert done.returncode == 1 and "2 samples are too few for a validation share of 0.3 and a gap of 5" in done.stderr
+    assert (
+        done.returncode == 1
+        and "2 samples are too few for a validation share of 0.3, a test share of 0.0 and gaps of 5" in done.stderr
+    )
     assert not (tmp_path / "out" / "manifest.json").exists()
     done = prepare()
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from mvfl.gslrm.losses import VGG_CHANNELS, PixelGaussians, Targets, Vgg19, gslr
 from mvfl.gslrm.model import pixel_rays
 from mvfl.gslrm.ply import load_ply, save_ply
 from mvfl.gslrm.rendering import Rendering
+from mvfl.metrics.image import full_psnr, full_ssim
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,9 @@ def test_warm_ups_switch_terms_off_at_first() -> None:
     assert weights(9) == (0, 0, 0.2, 0.1)
     assert weights(10) == (1, 0, 0.2, 0)
     assert weights(20) == (1, 0.5, 0.2, 0)
+
+
+def test_whole_picture_metrics_are_those_that_the_original_reports(io: dict, table: dict) -> None:
+    images, truth = io["rendering"].flatten(0, 1).clamp(0, 1), io["target_rgba"].flatten(0, 1)[:, :3]
+    assert full_psnr(images, truth).tolist() == pytest.approx(table["metric_psnr"], rel=1e-6)
+    assert full_ssim(images, truth).tolist() == pytest.approx(table["metric_ssim_skimage"], rel=1e-6)

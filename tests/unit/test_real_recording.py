@@ -31,10 +31,10 @@ def settings(**changes: object) -> MarkerlessDataset:
 def test_it_becomes_samples_without_a_hand_laid_on_it(tmp_path: Path) -> None:
     manifest = prepare_recording("real_mouse", settings(), tmp_path / "out", 2)
     report = json.loads((tmp_path / "out" / "recording.json").read_text())
-    assert len(manifest.train) + len(manifest.val) == 12 and not report["dropped"], "all frames kept"
+    assert (len(manifest.train), len(manifest.val), len(manifest.test)) == (10, 1, 1) and not report["dropped"], "all frames kept"
     assert [c["name"] for c in report["cameras"]] == NAMES and report["overlap"] > 0.75
     shares = []
-    for name in manifest.train + manifest.val:
+    for name in [*manifest.train, *manifest.val, *manifest.test]:
         for file in manifest.sample(name).files:
             mask = read_rgba(file, 128)[..., 3] > 127
             assert not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()), "none cut off"
