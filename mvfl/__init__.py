@@ -7,6 +7,7 @@ The parts that scripts and notebooks use; each is loaded when it is first asked 
 - `Manifest`, `view_pictures`: data sets and their pictures.
 - `MultiViewPipeline`, `Sampler`: one picture to six views.
 - `Gslrm`, `load_gslrm`, `Gaussians`, `render`, `load_ply`, `save_ply`: views to 3D Gaussians, their pictures and files.
+- `Reconstructor`: pictures to 3D models with what an experiment, a base, or the shipped base has learned.
 - `DecisionRecord`: verdicts.
 - `InputError`: what everything raises when a file or a setting cannot be used.
 """
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mvfl.records.manifest import Manifest
     from mvfl.runtime.files import InputError
     from mvfl.stages.planning import Plan
+    from mvfl.stages.reconstructor import Reconstructor
 
 _PLACES = {
     "config.load": "load_config", "data.pictures": "view_pictures", "geometry.cameras": "Camera orbit_camera",
@@ -42,12 +44,13 @@ _PLACES = {
     "gslrm.ply": "load_ply save_ply", "gslrm.rendering": "render", "layout": "Layout",
     "mvdiffusion.pipeline": "MultiViewPipeline", "mvdiffusion.sampling": "Sampler", "records.decision": "DecisionRecord",
     "records.manifest": "Manifest", "runtime.files": "InputError", "stages.planning": "Plan",
+    "stages.reconstructor": "Reconstructor",
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = ["Camera", "DecisionRecord", "Gaussians", "Gslrm", "InputError", "Layout", "Manifest", "MultiViewPipeline", "Plan",
-           "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "render", "save_ply",
-           "view_pictures"]  # fmt: skip
+           "Reconstructor", "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "render",
+           "save_ply", "view_pictures"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -46,24 +46,29 @@ def _about(
 
 @app.command(rich_help_panel=PEOPLE)
 def reconstruct(
-    picture: Annotated[Path, typer.Argument(help="one animal, cut out (alpha) or on white")],
-    experiment: Annotated[Path, typer.Option(help="folder of a finished experiment, results/experiments/<name>")],
+    pictures: Annotated[list[Path], typer.Argument(help="of one animal each, cut out or on white; or folders, videos, samples")],
+    experiment: Annotated[Path | None, typer.Option(help="results/experiments/<name>, or a base's folder")] = None,
     out: Annotated[Path, typer.Option(help="where the result goes")] = Path("reconstruction"),
-    view: Annotated[int | None, typer.Option(help="camera of the rig that the picture resembles most")] = None,
+    view: Annotated[int | None, typer.Option(help="camera that took the picture, or that it resembles most")] = None,
+    all_views: Annotated[bool, typer.Option("--all-views", help="of samples: all views straight to 3D, nothing is drawn")] = False,
     reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
+    every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
+    rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
     film: Annotated[bool, typer.Option("--film", help="also turntable.mp4: 180 frames of 512 px; minutes on a CPU")] = False,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
-    """Turn one picture into six views and a 3D model (PLY), with what an experiment has learned."""
-    require_file(picture, "name a picture of one animal")
-    if not experiment.is_dir():
+    """Turn pictures into 3D models (PLY) with what an experiment, or the base that ships with mvfl, has learned."""
+    for picture in pictures:
+        if not picture.is_dir():
+            require_file(picture, "name a picture of one animal, a folder, a video or a sample")
+    if experiment is not None and not experiment.is_dir():
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
     begin(log, threads)
-    from mvfl.stages.reconstruct import reconstruct_picture
+    from mvfl.stages.reconstruct import Choice, run
 
-    reconstruct_picture(picture, experiment, out, view, reframe, seed, film)
+    run(pictures, out, experiment, Choice(view, all_views, reframe, every, seed), rig, film)
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mvfl.geometry.cameras import turntable
+from mvfl.geometry.cameras import Camera, turntable
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.gaussians import Gaussians, filter_indices
 from mvfl.gslrm.model import Gslrm
@@ -52,6 +53,24 @@ def write_model(gaussians: Gaussians, turntable_views: int, size: int, renderer:
 
 
 @torch.no_grad()
+def filled_by(gaussians: Gaussians, cameras: list[Camera]) -> list[Camera]:
+    """The same cameras with a longer lens, so that the object fills most of the picture: an animal may be small in its world.
+
+    Args:
+        gaussians: of one object.
+        cameras: all around it, of one lens.
+    """
+    weight = gaussians.opacity_logits.flatten().sigmoid()
+    order = gaussians.xyz.norm(dim=1).argsort()
+    share = weight[order].cumsum(0) / weight.sum()
+    reach = float(gaussians.xyz[order].norm(dim=1)[int((share < 0.98).sum().clamp(max=len(order) - 1))])
+    camera = cameras[0]
+    half = camera.width / 2 / camera.fx * float(np.linalg.norm(camera.position))  # of the world that the picture shows
+    zoom = min(4.0, max(1.0, 0.85 * half / max(reach, 1e-3)))
+    return [replace(c, fx=c.fx * zoom, fy=c.fy * zoom) for c in cameras]
+
+
+@torch.no_grad()
 def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 512, renderer: Renderer = "auto") -> None:
     """A film of the object turning once, H.264 at 30 frames a second.
 
@@ -64,7 +83,7 @@ def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 51
     """
     import av
 
-    c2w, intrinsics = (t.to(gaussians.xyz.device) for t in camera_tensors(turntable(views, 20.0, size)))
+    c2w, intrinsics = (t.to(gaussians.xyz.device) for t in camera_tensors(filled_by(gaussians, turntable(views, 20.0, size))))
     with written_aside(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=30, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
@@ -77,7 +96,7 @@ def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 51
 
 def save_turntable(gaussians: Gaussians, views: int, size: int, renderer: Renderer, out: Path) -> None:
     """Write `turntable.gif` and a strip `turntable.png` of the object seen from all around at elevation 20."""
-    c2w, intrinsics = camera_tensors(turntable(views, 20.0, size))
+    c2w, intrinsics = camera_tensors(filled_by(gaussians, turntable(views, 20.0, size)))
     place = gaussians.xyz.device
     with torch.no_grad():
         images = render(gaussians, c2w.to(place), intrinsics.to(place), size, size, renderer=renderer).images.clamp(0, 1)

@@ -25,7 +25,7 @@ def to_pil(image: Float[Tensor, "3 height width"], side: int | None = None) -> I
     return picture if side is None else picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def save_grid(path: Path, rows: Sequence[tuple[str, Float[Tensor, "view 3 height width"]]], columns: Sequence[str] = ()) -> None:
+def save_grid(path: Path, rows: Sequence[tuple[str, Float[Tensor, "_ 3 height width"]]], columns: Sequence[str] = ()) -> None:
     """Write rows of views with a label each and column headings.
 
     Args:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import math
+import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -13,9 +17,12 @@ from PIL import Image
 
 from mvfl.data.framing import Framing, framed, framing, read_picture, usual_framing
 from mvfl.data.pictures import view_pictures
+from mvfl.geometry.cameras import orbit_camera
+from mvfl.gslrm.gaussians import Gaussians
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.stages.reconstruct import read_experiment
+from mvfl.stages.reconstruct import Choice, run
+from mvfl.stages.reconstructor import Model3D, Reconstructor, read_experiment
 
 
 def disc(height: int, width: int, row: float, column: float, radius: float) -> torch.Tensor:
@@ -83,3 +90,96 @@ def test_a_training_picture_cut_out_and_enlarged_gets_its_own_frame_back(tiny_ma
 def test_an_unfinished_experiment_names_the_target_to_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run the `synthetic` target first"):
         read_experiment(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> Path:
+    return tiny_base.parent / "pipeline"
+
+
+@pytest.fixture
+def pictures(tiny_manifest: Manifest, tmp_path: Path) -> Path:
+    """A folder of pictures of three animals."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, name in enumerate(tiny_manifest.train[:3]):
+        shutil.copy(tiny_manifest.sample(name).files[0], folder / f"mouse{i}.png")
+    return folder
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "models.csv").read_text().splitlines()))
+
+
+def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missing(
+    base: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run([pictures], out, base)
+    assert [row["name"] for row in table(out)] == ["mouse0", "mouse1", "mouse2"]
+    assert all(0 <= float(row["agreement"]) <= 1 and row["unit"] == "world units" for row in table(out))
+    assert "3 3D models" in (out / "index.html").read_text() and "http" not in (out / "index.html").read_text().replace("data:", "")
+    before = {i: (out / f"mouse{i}" / "gaussians.ply").stat().st_mtime_ns for i in range(3)}
+    (out / "mouse1" / "gaussians.ply").unlink()
+    run([pictures], out, base)
+    after = {i: (out / f"mouse{i}" / "gaussians.ply").stat().st_mtime_ns for i in range(3)}
+    assert {i for i in range(3) if before[i] != after[i]} == {1}
+    run([pictures / "mouse2.png"], tmp_path / "one", base, Choice(seed=3))
+    assert (tmp_path / "one" / "gaussians.ply").is_file(), "of one picture, the folder itself"
+
+
+def test_samples_are_drawn_with_their_own_cameras_or_go_straight_to_3d(base: Path, tiny_data: Path, tmp_path: Path) -> None:
+    run([tiny_data], tmp_path / "one", base, Choice(view=2, every=4))
+    run([tiny_data], tmp_path / "all", base, Choice(all_views=True, every=4))
+    assert len(table(tmp_path / "one")) == len(table(tmp_path / "all")) == 2
+    sample = Manifest.read(tiny_data).root / "sample_000001"
+    run([sample], tmp_path / "folder", base, Choice(all_views=True))
+    given = [np.asarray(Image.open(tmp_path / "folder" / "sample_000001" / "views" / f"cam_{v:03d}.png")) for v in range(6)]
+    recorded = [view_pictures(Manifest.read(tiny_data), "sample_000001")[v] for v in range(6)]
+    for picture, rgba in zip(given, recorded, strict=True):
+        np.testing.assert_allclose(picture / 255, (rgba[:3] * rgba[3:] + 1 - rgba[3:]).permute(1, 2, 0), atol=0.01)
+    with pytest.raises(InputError, match="--all-views takes sample folders"):
+        run([sample / "images" / "cam_000.png"], tmp_path / "x", base, Choice(all_views=True))
+
+
+def test_a_video_on_white_becomes_a_model_per_frame(base: Path, pictures: Path, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "walk.mkv"), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width = stream.height = 32
+        for i in (0, 1, 2):
+            rgba = Image.open(pictures / f"mouse{i}.png").convert("RGBA")
+            white = Image.new("RGBA", rgba.size, "white")
+            white.alpha_composite(rgba)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(white.convert("RGB")), format="rgb24")))
+        film.mux(stream.encode())
+    run([tmp_path / "walk.mkv"], tmp_path / "out", base, Choice(every=2))
+    assert [row["name"] for row in table(tmp_path / "out")] == ["walk_000000", "walk_000002"]
+
+
+def test_pictures_of_one_name_and_empty_folders_are_said(base: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no pictures in there"):
+        run([tmp_path / "empty"], tmp_path / "out", base)
+    with pytest.raises(InputError, match="Two pictures are called mouse0"):
+        run([pictures, pictures / "mouse0.png"], tmp_path / "out", base)
+    with pytest.raises(InputError, match="--reframe takes the framing of an experiment"):
+        run([pictures / "mouse0.png"], tmp_path / "out", base, Choice(reframe=True))
+
+
+def test_from_python_a_model_can_be_seen_from_any_camera(base: Path, tiny_manifest: Manifest) -> None:
+    made = Reconstructor.load(base)
+    rgba = view_pictures(tiny_manifest, tiny_manifest.val[0])[:1]
+    (model,) = made(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], view=3)
+    seen = model.render([orbit_camera(40, 60, size=48), orbit_camera(200, -5, size=48)])
+    assert seen.shape == (2, 3, 48, 48) and model.reference == 3 and 0 <= model.agreement <= 1
+    torch.testing.assert_close(model.views[3], rgba[0, :3] * rgba[0, 3:] + 1 - rgba[0, 3:], atol=0.003, rtol=0)
+
+
+def test_length_width_and_height_are_those_of_the_animal_however_it_lies() -> None:
+    angle = math.radians(35)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1.0]])
+    box = (torch.rand(20000, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * torch.tensor([0.8, 0.4, 0.2])
+    n = len(box)
+    gaussians = Gaussians(box @ turn.T + 0.1, torch.zeros(n, 1, 3), torch.zeros(n, 3), torch.ones(n, 4), torch.ones(n, 1))
+    model = Model3D(gaussians, torch.ones(1, 3, 8, 8), [orbit_camera(0, 0, size=8)], 0, millimetres=100.0)
+    assert model.extent == pytest.approx((80, 40, 20), rel=0.05)

@@ -1,0 +1,294 @@
+"""Pictures to 3D with what was learned, as one thing that is loaded once: the multi-view sampler and GS-LRM."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from pydantic import ValidationError
+from torch import Tensor
+
+from mvfl.config.bases import EMBEDDED
+from mvfl.config.experiment import Generation, Sampling, ViewSampling
+from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.geometry.cameras import Camera
+from mvfl.geometry.rig import Rig, load_rig
+from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.export import save_film, visible_gaussians, write_model
+from mvfl.gslrm.gaussians import Gaussians
+from mvfl.gslrm.model import Gslrm
+from mvfl.gslrm.rendering import render
+from mvfl.gslrm.views import Views
+from mvfl.layout import Checkpoint, Prompts, Reconstruction
+from mvfl.metrics.image import mask_iou, predicted_mask
+from mvfl.metrics.pictures import save_grid, to_pil
+from mvfl.mvdiffusion.pipeline import MultiViewPipeline
+from mvfl.mvdiffusion.sampling import Sampler
+from mvfl.mvdiffusion.slots import WORDS
+from mvfl.mvdiffusion.unet import with_views
+from mvfl.records.base import gslrm_checkpoint, missing_parts
+from mvfl.records.manifest import Manifest
+from mvfl.records.prompts import read_prompts
+from mvfl.records.provenance import Provenance
+from mvfl.records.record import first_fault
+from mvfl.runtime.devices import device
+from mvfl.runtime.files import InputError
+from mvfl.stages.prompts import embed_prompts
+
+
+@dataclass(frozen=True)
+class Model3D:
+    """What one picture, or several views, became.
+
+    Attributes:
+        gaussians: of the animal, in the world of the cameras.
+        views: that GS-LRM was given, RGB over white in 0..1.
+        cameras: of the views, at the size of the pictures.
+        reference: index of the view that was photographed; None: all were.
+        millimetres: in one world unit, where the cameras tell.
+    """
+
+    gaussians: Gaussians
+    views: Float[Tensor, "view 3 height width"]
+    cameras: list[Camera]
+    reference: int | None = None
+    millimetres: float | None = None
+
+    @torch.no_grad()
+    def render(self, cameras: Sequence[Camera]) -> Float[Tensor, "view 3 height width"]:
+        """Pictures from any cameras, RGB over white in 0..1, on the CPU.
+
+        Args:
+            cameras: OpenCV axes, world-to-camera, all of one size.
+        """
+        c2w, intrinsics = (t.to(self.gaussians.xyz.device) for t in camera_tensors(list(cameras)))
+        return render(self.gaussians, c2w, intrinsics, cameras[0].height, cameras[0].width).images.clamp(0, 1).cpu()
+
+    @cached_property
+    def agreement(self) -> float:
+        """Overlap (IoU) of the model's outline with the photographed one: low where the picture was not understood."""
+        seen = [self.reference] if self.reference is not None else list(range(len(self.views)))
+        return float(mask_iou(self.render([self.cameras[v] for v in seen]), self.views[seen]).mean())
+
+    @cached_property
+    def extent(self) -> tuple[float, float, float]:
+        """Length, width and height of the animal: of the 1st to the 99th per cent of the opacity.
+
+        Along the horizontal main axis, across it, and upwards; in millimetres where the scale is known, else in world units.
+        """
+        xyz, weight = self.gaussians.xyz.detach().cpu(), self.gaussians.opacity_logits.detach().cpu().flatten().sigmoid()
+        flat = xyz[:, :2] - (xyz[:, :2] * weight[:, None]).sum(0) / weight.sum()
+        _, axes = torch.linalg.eigh((flat * weight[:, None]).T @ flat)
+        along = torch.cat([flat @ axes.flip(1), xyz[:, 2:]], 1)
+        sizes = []
+        for axis in along.T:
+            order = axis.argsort()
+            share = weight[order].cumsum(0) / weight.sum()
+            low, high = (axis[order][int(torch.searchsorted(share, q).clamp(max=len(axis) - 1))] for q in (0.01, 0.99))
+            sizes.append(float(high - low) * (self.millimetres or 1.0))
+        return sizes[0], sizes[1], sizes[2]
+
+    def save(self, folder: Path, turntable_views: int = 12, film: bool = False) -> None:
+        """Write `gaussians.ply`, `views/`, `views.png`, `turntable.gif`, `turntable.png` and, where asked for, `turntable.mp4`."""
+        (folder / "views").mkdir(parents=True, exist_ok=True)
+        for v, image in enumerate(self.views):
+            to_pil(image).save(folder / "views" / f"cam_{v:03d}.png")
+        given = range(len(self.views)) if self.reference is None else [self.reference]
+        others = [v for v in range(len(self.views)) if v not in given]
+        rows = [("your pictures" if len(given) > 1 else "your picture", self.views[list(given)])]
+        save_grid(folder / "views.png", rows + ([("sampled views", self.views[others])] if others else []))
+        write_model(self.gaussians, turntable_views, self.views.shape[-1], "auto", folder)
+        if film:
+            save_film(self.gaussians, folder / "turntable.mp4")
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """Turns pictures of animals into 3D models; made by `load`.
+
+    Attributes:
+        sampler: one picture to all views of the rig.
+        gslrm: views to Gaussians, on the device to use.
+        choice: how views are told and sampled, and which view may be the input.
+        rig: cameras that a picture without its own is taken to belong to.
+        manifest: data set that the experiment learned from; None for a base.
+        sources: files that it was loaded from, by name, for provenance.
+        input_views: most views that GS-LRM is given.
+    """
+
+    sampler: Sampler
+    gslrm: Gslrm
+    choice: ViewSampling
+    rig: Rig
+    manifest: Manifest | None = None
+    sources: dict[str, Path | str] = field(default_factory=dict)
+    input_views: int | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the pictures."""
+        return self.gslrm.config.image_size
+
+    @staticmethod
+    def load(source: Path | None = None, rig: str | Rig = "ring60") -> Reconstructor:
+        """Weights of a finished experiment, of a base, or of the base that ships with mvfl.
+
+        Args:
+            source: `results/experiments/<name>`, or a pipeline folder with `gslrm/`; default: the embedded base.
+            rig: of a base: cameras to draw, or the name of a rig.
+
+        Raises:
+            InputError: a stage has not run, or files are missing, damaged or changed since.
+        """
+        if source is None or not missing_parts(source):
+            return _of_base(source or EMBEDDED, rig)
+        return _of_experiment(source)
+
+    def reference(self, view: int | None) -> int:
+        """The view that a picture stands for.
+
+        Raises:
+            InputError: a view that the model does not start from.
+        """
+        fixed = None if self.choice.reference == "random" else self.choice.reference
+        reference = view if view is not None else (fixed or 0)
+        if not 0 <= reference < len(self.rig.cameras) or (fixed is not None and reference != fixed):
+            allowed = f"0 to {len(self.rig.cameras) - 1}" if fixed is None else f"only {fixed}"
+            raise InputError(f"--view {reference} is not a view that this experiment starts from ({allowed}).")
+        return reference
+
+    def __call__(
+        self,
+        pictures: Float[Tensor, "n 3 side side"],
+        view: int | None = None,
+        cameras: Sequence[list[Camera]] | None = None,
+        seeds: Sequence[int] | None = None,
+        millimetres: float | None = None,
+    ) -> list[Model3D]:
+        """One picture each to a 3D model each.
+
+        Args:
+            pictures: RGB over white in 0..1, framed as in training (`mvfl.data.framing.framed`).
+            view: index of the camera that took them, among the rig's; default: the fixed reference, or 0.
+            cameras: those that took each picture and its other views; default: the rig's.
+            seeds: of the noise, a number per picture; default: the experiment's.
+            millimetres: in one world unit of the cameras.
+        """
+        reference, count = self.reference(view), len(pictures)
+        own = [self._resized(those) for those in cameras] if cameras else [self._resized(self.rig.cameras)] * count
+        start = list(seeds) if seeds else [self.choice.sampling.seed] * count
+        slots = self.sampler.sample(pictures, own, [reference] * count, [(s, 0, reference) for s in start])
+        order = self.sampler.slot_views(reference)
+        models = []
+        for picture, sampled, those in zip(pictures, slots, own, strict=True):
+            images = sampled[[order.index(v) for v in range(len(those))]]
+            images[reference] = picture  # what was photographed is known better than what was sampled of it
+            models.append(self._shaped(images, those, reference, millimetres))
+        return models
+
+    def from_views(
+        self, images: Float[Tensor, "view 3 side side"], cameras: list[Camera], millimetres: float | None = None
+    ) -> Model3D:
+        """Several calibrated pictures of one moment straight to a 3D model; nothing is sampled.
+
+        Args:
+            images: RGB over white in 0..1.
+            cameras: that took them; the animal within about +-1 of the origin, 2.7 away.
+            millimetres: in one world unit of the cameras.
+        """
+        return self._shaped(images, self._resized(cameras), None, millimetres)
+
+    def _resized(self, cameras: Sequence[Camera]) -> list[Camera]:
+        return [c.resized(self.image_size, self.image_size) for c in cameras]
+
+    def _shaped(self, images: Tensor, cameras: list[Camera], reference: int | None, millimetres: float | None) -> Model3D:
+        eight_bit = (images * 255).round() / 255  # GS-LRM sees 8-bit pictures, as it did in training
+        views = Views(eight_bit, predicted_mask(eight_bit).float(), *camera_tensors(cameras))
+        gaussians = visible_gaussians(self.gslrm, views.select(slice(self.input_views)), "this picture")
+        return Model3D(gaussians, eight_bit, cameras, reference, millimetres)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a finished experiment holds, read from its provenance.
+
+    Attributes:
+        generation: how views are sampled.
+        gslrm: how GS-LRM was fine-tuned.
+        checkpoint: multi-view checkpoint folder.
+        base, manifest, prompts, weights: files.
+    """
+
+    generation: Generation
+    gslrm: GslrmFinetuning
+    checkpoint: Path
+    base: Path
+    manifest: Path
+    prompts: Path
+    weights: Path
+
+
+def read_experiment(folder: Path) -> Learned:
+    """Follow the provenance of an experiment's results to the files that made them.
+
+    Args:
+        folder: `results/experiments/<name>` with the stages `synthetic` and `gslrm` done.
+
+    Raises:
+        InputError: a stage has not run, or a file changed since.
+    """
+    generated, shaped = (folder / stage / "provenance.json" for stage in ("synthetic", "gslrm"))
+    for path, target in ((generated, "synthetic"), (shaped, "gslrm")):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; run the `{target}` target first.")
+    views, shapes = Provenance.read(generated), Provenance.read(shaped)
+    files = {key: views.unchanged(key) for key in ("checkpoint", "base", "manifest", "prompts")}
+    try:
+        generation, gslrm = Generation.model_validate(views.settings), GslrmFinetuning.model_validate(shapes.settings)
+    except ValidationError as error:
+        raise InputError(f"{folder} was made with other settings than this mvfl knows ({first_fault(error)}).") from error
+    return Learned(
+        generation, gslrm, files["checkpoint"].parent, files["base"], files["manifest"], files["prompts"],
+        Reconstruction(folder / "gslrm").weights,
+    )  # fmt: skip
+
+
+def _of_experiment(folder: Path) -> Reconstructor:
+    learned = read_experiment(folder)
+    manifest = Manifest.read(learned.manifest)
+    sampler = Sampler.load(learned.base, learned.checkpoint, learned.prompts, manifest.rig, learned.generation)
+    gslrm = load_gslrm(learned.weights, manifest.image_size, learned.gslrm.clip_xyz).to(device())
+    sources: dict[str, Path | str] = {
+        "base": learned.base, "checkpoint": Checkpoint(learned.checkpoint).provenance, "gslrm": learned.weights,
+    }  # fmt: skip
+    return Reconstructor(sampler, gslrm, learned.generation, manifest.rig, manifest, sources, learned.gslrm.input_views)
+
+
+def _of_base(folder: Path, wanted: str | Rig) -> Reconstructor:
+    """A pipeline as it is; one that is told its cameras takes any input view, the published one the first."""
+    weights = gslrm_checkpoint(folder)
+    if weights is None:
+        raise InputError(f"{folder} holds no GS-LRM checkpoint in gslrm/; copy the whole base.")
+    pipeline = MultiViewPipeline.from_pretrained(folder)
+    config = pipeline.unet.config
+    conditioning = config.get("view_conditioning", "prompt")
+    choice = ViewSampling(
+        reference="random" if conditioning in ("rays", "relative_pose") else 0, view_conditioning=conditioning,
+        sampling=Sampling(guidance=2.0 if folder == EMBEDDED else 3.0),
+    )  # fmt: skip
+    size = config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    rig = load_rig(wanted, size) if isinstance(wanted, str) else wanted
+    with_views(pipeline.unet, len(rig.cameras))
+    with tempfile.TemporaryDirectory() as place:
+        embed_prompts("mouse_elevated", folder, Path(place), config.cross_attention_dim)
+        prompts = read_prompts(Prompts(Path(place)).embeds, WORDS, config.cross_attention_dim)
+    sampler = Sampler(pipeline.to(device()), prompts, rig, choice.view_conditioning, choice.sampling)
+    return Reconstructor(
+        sampler, load_gslrm(weights, size).to(device()), choice, rig, sources={"base": str(folder), "gslrm": weights}
+    )
