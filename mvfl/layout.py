@@ -75,15 +75,16 @@ class Checkpoint(Files):
 
 @dataclass(init=False, frozen=True)
 class Reconstruction(Files):
-    """A `gslrm` folder: weights, scores, Gaussians of the first validation sample, a film of them, recorded pictures beside."""
+    """A `gslrm` folder: weights, scores, Gaussians of the first judged sample, films, a page, recorded pictures beside."""
 
-    names = ("gslrm.safetensors", "metrics.json", "gaussians.ply", "turntable.gif", "turntable.png", "renders.png")
+    names = ("gslrm.safetensors", "metrics.json", "gaussians.ply", "turntable.gif", "turntable.png", "renders.png", "viewer.html")
     weights: Path
     metrics: Path
     ply: Path
     turntable: Path
     strip: Path
     renders: Path
+    viewer: Path
 
 
 @dataclass(init=False, frozen=True)

@@ -38,6 +38,7 @@ from mvfl.runtime.tracking import Run
 from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import GslrmJob
 from mvfl.stages.pairs import source_of
+from mvfl.stages.turnable import write_viewer
 
 WORSE_PSNR, WORSE_IOU = 0.05, 0.005  # dB and overlap: less is no loss
 
@@ -153,6 +154,7 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     first = sources.inputs.judging[0]
     gaussians = visible_gaussians(model, sources.seen(first), first)
     write_model(gaussians, s.turntable_views, real.image_size, s.renderer, job.out)
+    write_viewer(out.viewer, gaussians, f"3D model of {sources.recorded(first)[0]}")
     inputs: dict[str, Path | str] = {"base": job.base, "real": job.real}
     inputs |= {"synthetic": job.synthetic} if job.synthetic else {}
     inputs |= {f"others_{i}": path for i, path in enumerate(job.others)}

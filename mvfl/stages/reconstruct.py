@@ -29,7 +29,7 @@ from mvfl.stages.pages import inline, write_page
 from mvfl.stages.reconstructor import Model3D, Reconstructor
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-MADE = ("provenance.json", "model.json", "gaussians.ply", "views.png", "turntable.gif")
+MADE = ("provenance.json", "model.json", "gaussians.ply", "views.png", "turntable.gif", "viewer.html")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
@@ -250,7 +250,7 @@ def _summarise(out: Path, folders: list[Path]) -> None:
             table.writerow({**record.model_dump(), "ply": str((folder / "gaussians.ply").relative_to(out))})
     ranked = sorted(rows, key=lambda row: row[1].agreement)
     shown = [
-        (record, str((folder / "gaussians.ply").relative_to(out)), inline(folder / "views.png"), inline(folder / "turntable.gif"))
+        (record, str(folder.relative_to(out)), inline(folder / "views.png"), inline(folder / "turntable.gif"))
         for folder, record in ranked[:24]
     ]
     agreement = sorted(record.agreement for _, record in rows)

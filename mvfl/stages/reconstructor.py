@@ -40,6 +40,7 @@ from mvfl.records.record import first_fault
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError
 from mvfl.stages.prompts import embed_prompts
+from mvfl.stages.turnable import write_viewer
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Model3D:
         return sizes[0], sizes[1], sizes[2]
 
     def save(self, folder: Path, turntable_views: int = 12, film: bool = False) -> None:
-        """Write `gaussians.ply`, `views/`, `views.png`, `turntable.gif`, `turntable.png` and, where asked for, `turntable.mp4`."""
+        """Write `gaussians.ply`, `viewer.html`, `views/`, `views.png`, `turntable.gif` and `.png`; on wish `turntable.mp4`."""
         (folder / "views").mkdir(parents=True, exist_ok=True)
         for v, image in enumerate(self.views):
             to_pil(image).save(folder / "views" / f"cam_{v:03d}.png")
@@ -104,6 +105,7 @@ class Model3D:
         rows = [("your pictures" if len(given) > 1 else "your picture", self.views[list(given)])]
         save_grid(folder / "views.png", rows + ([("sampled views", self.views[others])] if others else []))
         write_model(self.gaussians, turntable_views, self.views.shape[-1], "auto", folder)
+        write_viewer(folder / "viewer.html", self.gaussians, f"3D model of {folder.name}")
         if film:
             save_film(self.gaussians, folder / "turntable.mp4")
 

@@ -27,6 +27,9 @@ MODEL_LABELS = {
 }  # fmt: skip
 
 
+LARGEST_VIEWER = 3_100_000  # bytes; a larger one stays a file of its own, so that the page opens quickly
+
+
 def run(job: ReportJob) -> None:
     """Write the page.
 
@@ -67,6 +70,8 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
     return {
         "rows": [("this model", scores.mean)] + [(label, scores.baselines[key]) for key, label in MODEL_LABELS.items()],
         "ply": os.path.relpath(files.ply, page.parent),
+        "viewer": os.path.relpath(files.viewer, page.parent),
+        "turnable": files.viewer.read_text(encoding="utf-8") if files.viewer.stat().st_size < LARGEST_VIEWER else None,
         "what": scores.judges,
         "used": scores.used,
         "block": scores.block,

@@ -1,0 +1,78 @@
+"""`viewer.html`: a 3D animal that can be turned, in one file that opens from disk without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mvfl.geometry.cameras import ORBIT_DISTANCE
+from mvfl.gslrm.gaussians import Gaussians
+from mvfl.gslrm.ply import save_ply
+from mvfl.runtime.files import write_text
+
+# From our world (Z up) to files as the viewer expects them: it turns them by 180 degrees about Z into its own world (Y up).
+TO_VIEWER = ((-1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, -1.0, 0.0))
+FIELD_OF_VIEW = 40.0  # degrees
+
+
+def write_viewer(path: Path, gaussians: Gaussians, title: str) -> None:
+    """Write a page in which the animal can be turned.
+
+    Args:
+        path: of the page.
+        gaussians: of one object; colours are shown as seen from the front, without their change with the direction.
+        title: what the page is called.
+    """
+    assets = files("mvfl.stages") / "viewer"
+    text = {name: (assets / name).read_text(encoding="utf-8") for name in ("viewer.min.js", "viewer.css")}
+    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
+    models = [{"name": title, "ply": base64.b64encode(_ply(gaussians)).decode()}]
+    page = environment.get_template("viewer.html.j2").render(
+        title=title, css=Markup(text["viewer.css"]), code=Markup(text["viewer.min.js"].replace("</script", "<\\/script")),
+        models=Markup(json.dumps(models)), settings=Markup(json.dumps(_settings(gaussians))),
+    )  # fmt: skip
+    write_text(path, page)
+
+
+def _ply(gaussians: Gaussians) -> bytes:
+    """The Gaussians as a file in the viewer's axes."""
+    turn = torch.tensor(TO_VIEWER, device=gaussians.xyz.device)
+    turned = replace(
+        gaussians, xyz=gaussians.xyz @ turn.T, rotations=_turned(gaussians.rotations), sh=gaussians.sh[:, :1].contiguous()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        save_ply(turned, Path(folder) / "animal.ply")
+        return (Path(folder) / "animal.ply").read_bytes()
+
+
+def _turned(rotations: torch.Tensor) -> torch.Tensor:
+    """Quaternions (w, x, y, z) after `TO_VIEWER`: half a turn about (0, 1, -1), that is (0, 0, r, -r) with r = sqrt(1/2)."""
+    w, x, y, z = rotations.unbind(-1)
+    r = 0.5**0.5
+    return torch.stack([r * (z - y), r * (y + z), r * (w - x), -r * (w + x)], -1)
+
+
+def _settings(gaussians: Gaussians) -> dict[str, Any]:
+    """The viewer's own settings: white background, the animal filling the picture, seen from the front and a little above."""
+    reach = float(gaussians.xyz.norm(dim=1).quantile(0.98))
+    distance = min(ORBIT_DISTANCE, max(0.3, 2.3 * reach / torch.tan(torch.deg2rad(torch.tensor(FIELD_OF_VIEW / 2))).item()))
+    pose = {"position": [distance * 0.94, distance * 0.34, 0.0], "target": [0, 0, 0], "fov": FIELD_OF_VIEW}
+    off = {
+        "sharpness": {"enabled": False, "amount": 0}, "bloom": {"enabled": False, "intensity": 1, "blurLevel": 2},
+        "grading": {"enabled": False, "brightness": 0, "contrast": 1, "saturation": 1, "tint": [1, 1, 1]},
+        "vignette": {"enabled": False, "intensity": 0.5, "inner": 0.3, "outer": 0.75, "curvature": 1},
+        "fringing": {"enabled": False, "intensity": 0.5},
+    }  # fmt: skip
+    return {
+        "version": 2, "tonemapping": "none", "highPrecisionRendering": False, "background": {"color": [1, 1, 1]},
+        "postEffectSettings": off, "animTracks": [], "cameras": [{"initial": pose}], "annotations": [], "startMode": "default",
+    }  # fmt: skip

@@ -1,0 +1,68 @@
+"""The 3D animal that can be turned, in a real browser: from disk, without a network or WebGPU, with mouse and on a narrow screen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from chromium import BROWSER, opened
+
+from mvfl.gslrm.gaussians import Gaussians
+from mvfl.stages.turnable import _turned, write_viewer
+
+READY = "document.body.dataset.ready === 'yes'"
+
+
+def a_stick_with_a_red_top() -> Gaussians:
+    """A grey stick along +Z, our upwards, red at its top; long along +X at its foot."""
+    heights = torch.linspace(-0.4, 0.4, 60)
+    xyz = torch.cat(
+        [torch.stack([0 * heights, 0 * heights, heights], 1), torch.tensor([[x, 0.0, -0.4] for x in torch.linspace(0, 0.4, 30)])]
+    )
+    colours = torch.full((len(xyz), 1, 3), -1.0)
+    colours[50:60, 0] = torch.tensor([1.7, -1.7, -1.7])
+    rotations = torch.tensor([[1.0, 0, 0, 0]]).repeat(len(xyz), 1)
+    return Gaussians(xyz, colours, torch.full((len(xyz), 3), -3.8), rotations, torch.full((len(xyz), 1), 5.0))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [1000, 420])
+def test_it_stands_upright_turns_under_the_mouse_and_asks_for_nothing(width: int, tmp_path: Path) -> None:
+    page = tmp_path / "viewer.html"
+    write_viewer(page, a_stick_with_a_red_top(), "a <stick> & more")
+    assert page.stat().st_size < 5e6
+    with opened(page.as_uri(), tmp_path / "profile", width, 700) as seen:
+        seen.wait(READY)
+        before = seen.picture().astype(int)
+        seen.drag((width // 2, 350), (width // 2 + width // 3, 350))
+        time.sleep(1)  # the viewer glides
+        after = seen.picture().astype(int)
+        assert seen.value("document.documentElement.scrollWidth <= innerWidth") and "a <stick> & more" in seen.value(
+            "document.title"
+        )
+        outside = [address for address in seen.requests if not address.startswith(("file:", "blob:", "data:"))]
+    assert outside == [], "nothing leaves"
+    grey = (before.max(2) < 200).sum()
+    red = np.argwhere((before[..., 0] > before[..., 1] + 60) & (before[..., 0] > before[..., 2] + 60))
+    stick = np.argwhere(before.max(2) < 200)
+    assert grey > 200, "the canvas is not blank"
+    assert red[:, 0].max() < stick[:, 0].mean(), "the red top is above the middle"
+    assert np.abs(after - before).max() > 60, "a drag changes the picture"
+
+
+def test_rotations_follow_the_axes() -> None:
+    """A Gaussian that is long along our X must be long along the viewer's file's -X, its Z along -Y."""
+    turn = torch.tensor([[-1.0, 0, 0], [0, 0, -1.0], [0, -1.0, 0]])
+    quaternions = torch.nn.functional.normalize(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def matrix(q: torch.Tensor) -> torch.Tensor:
+        w, x, y, z = q.unbind(-1)
+        return torch.stack([
+            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), 2 * (x * y + w * z), 1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x), 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+        ], -1).unflatten(-1, (3, 3))  # fmt: skip
+
+    torch.testing.assert_close(matrix(_turned(quaternions)), turn @ matrix(quaternions), atol=1e-5, rtol=0)
