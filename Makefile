@@ -28,9 +28,9 @@ lint: setup
 	snakemake --lint
 	mypy
 
-# Two processes: most tests use one core. All tests that share one run of the workflow stay in one of them.
+# Two processes: most tests use one core (tests/conftest.py says which stay together).
 test: lint
-	pytest -n 2 --dist loadgroup
+	pytest -n 2
 
 # A tiny pipeline on a private one-machine SLURM, with faults; skipped where SLURM cannot be installed.
 test-slurm: setup

@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 from running import snakemake
+from xdist.scheduler import LoadScopeScheduling
 
 from mvfl.config.bases import ScratchBase
 from mvfl.config.datasets import RodentDataset
@@ -46,12 +47,17 @@ TINY_BASE = ScratchBase(
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes: one makes the finished run, and all tests that use it follow there, in order."""
-    for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("finished"))
+class _OneRun(LoadScopeScheduling):
+    """With several processes: one makes the finished run, and all tests that may use it follow there, in order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "the finished run" if nodeid.startswith(("tests/workflow/", "tests/browser/test_page.py")) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How pytest-xdist shares tests out."""
+    return _OneRun(config, log)
 
 
 @pytest.fixture(autouse=True)

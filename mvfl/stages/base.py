@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from mvfl.config.bases import EMBEDDED, Base, EmbeddedBase, HubBase, LocalBase, ScratchBase
-from mvfl.data.pictures import all_pictures
-from mvfl.gslrm.checkpoint import save_gslrm
-from mvfl.gslrm.model import Gslrm, GslrmConfig
-from mvfl.mvdiffusion.autoencoder import autoencoder_quality, train_autoencoder
-from mvfl.mvdiffusion.small_base import build_autoencoder, build_base
 from mvfl.records.base import BaseRecord, Fetched, gslrm_checkpoint, record_base
-from mvfl.records.manifest import Manifest
-from mvfl.runtime.devices import device
-from mvfl.runtime.files import InputError, sweep_partials, write_json, written_aside
+from mvfl.runtime.files import InputError, sweep_partials
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages.jobs import BaseJob
-
-QUALITY = "autoencoder.json"
-JUDGED = 100  # held-out samples that the autoencoder is judged on
 
 
 def run(job: BaseJob) -> BaseRecord:
@@ -69,32 +57,6 @@ def _files_of(settings: EmbeddedBase | LocalBase | ScratchBase, out: Path, manif
         return settings.path, settings.gslrm or gslrm_checkpoint(settings.path)
     if manifest is None:
         raise InputError("A scratch base trains its autoencoder on a data set; none was given.")
-    return _build(settings, out, Manifest.read(manifest))
+    from mvfl.stages.scratch import build_scratch  # torch and diffusers; a base that is there already is only hashed
 
-
-def _build(settings: ScratchBase, out: Path, manifest: Manifest) -> tuple[Path, Path]:
-    """Random weights around an autoencoder that is trained here."""
-    if manifest.image_size != settings.image_size:
-        raise InputError(
-            f"The scratch base is {settings.image_size} px, its data set {manifest.name} {manifest.image_size} px; make them equal."
-        )
-    torch.manual_seed(settings.seed)
-    vae = build_autoencoder(settings)
-    pictures = all_pictures(manifest, manifest.train)
-    train_autoencoder(vae, pictures, settings.autoencoder, settings.seed, device())
-    quality = autoencoder_quality(vae, all_pictures(manifest, manifest.val[:JUDGED]), device())
-    say(f"Autoencoder on held-out pictures: {quality}")
-    write_json(out / QUALITY, quality)
-    with written_aside(out / "pipeline") as folder:
-        build_base(settings, manifest.views, vae.to("cpu"), folder)
-        (folder / "gslrm").mkdir()
-        save_gslrm(build_gslrm(settings), folder / "gslrm" / "gslrm.safetensors", 0, 0)
-    return out / "pipeline", out / "pipeline" / "gslrm" / "gslrm.safetensors"
-
-
-def build_gslrm(settings: ScratchBase) -> Gslrm:
-    """A small GS-LRM with random weights."""
-    torch.manual_seed(settings.seed + 1)
-    return Gslrm(
-        GslrmConfig(settings.image_size, settings.gslrm_patch, settings.gslrm_width, head_width=32, layers=settings.gslrm_layers)
-    )
+    return build_scratch(settings, out, manifest)

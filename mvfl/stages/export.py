@@ -19,8 +19,8 @@ from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.reading import read_json
 from mvfl.runtime.weights import read_safetensors
-from mvfl.stages.base import QUALITY
 from mvfl.stages.jobs import ExportJob
+from mvfl.stages.scratch import QUALITY
 
 LARGEST = 24e6  # bytes; the base that ships lies in git
 

@@ -83,7 +83,7 @@ def test_the_public_parts_are_there_with_a_docstring() -> None:
         mvfl.Samplr  # noqa: B018
 
 
-@pytest.mark.parametrize("stage", ["join", "decide", "report", "compare", "journal", "planning", "forced"])
+@pytest.mark.parametrize("stage", ["base", "fetch", "join", "decide", "report", "compare", "journal", "planning", "forced"])
 def test_stages_that_compute_nothing_start_without_torch(stage: str) -> None:
     code = f"import sys, mvfl.stages.{stage}, mvfl.cli.stages, mvfl.runtime.provenance; from mvfl.cli.options import begin; begin(None, 1)\n"
     code += "from mvfl.runtime.provenance import provenance; provenance('x', {}, {}, None); assert 'torch' not in sys.modules"
