@@ -51,7 +51,8 @@ class _OneRun(LoadScopeScheduling):
     """With several processes: one makes the finished run, and all tests that may use it follow there, in order."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "the finished run" if nodeid.startswith(("tests/workflow/", "tests/browser/test_page.py")) else nodeid
+        files = ("tests/workflow/test_workflow.py", "tests/workflow/test_ending.py", "tests/browser/test_page.py")
+        return "the finished run" if nodeid.startswith(files) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

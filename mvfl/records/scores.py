@@ -11,6 +11,7 @@ from mvfl.config.strict import Strict
 from mvfl.records.record import Record
 
 Metrics = dict[str, float]
+Block = Literal["test", "val"]  # of samples: see `Manifest`
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ReconstructionScores(Record):
     baselines: dict[str, Metrics]
     samples: list[ReconstructionScore]
     used: Literal["finetuned", "base"] = "finetuned"
-    block: Literal["test", "val"] = "val"
+    block: Block = "val"
 
     def per_target(self) -> dict[str, dict[str, Metrics]]:
         """Scores by the set of views that was scored: each kind of picture's means."""

@@ -26,7 +26,7 @@ from mvfl.metrics.lpips import Lpips, load_lpips
 from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
-from mvfl.records.scores import ReconstructionScore, ReconstructionScores
+from mvfl.records.scores import Block, ReconstructionScore, ReconstructionScores
 from mvfl.runtime.devices import device, processes
 from mvfl.runtime.files import InputError, sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
@@ -142,8 +142,10 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     if not finetune(job, checkpoint, sources, minutes):
         return
     lpips = load_lpips(job.lpips.backbone, job.lpips.heads).to(device()) if job.lpips else None
-    grid, scores = score_models(sources, {"model": out.weights, "base": checkpoint}, lpips)
-    if not beats_base(scores):
+    rivals = {"model": out.weights, "base": checkpoint}
+    grid, scores = score_models(sources, rivals, lpips)
+    # Which weights are used is a choice: the block that is reported on has no say in it.
+    if not beats_base(score_models(sources, rivals, block="val")[1] if sources.inputs.test else scores):
         with written_aside(out.weights) as temporary:
             save_gslrm(load_gslrm(checkpoint, real.image_size, s.clip_xyz), temporary, 0, 0)
         scores = scores.model_copy(update={"used": "base"})
@@ -223,16 +225,19 @@ def beats_base(scores: ReconstructionScores) -> bool:
 
 
 def score_models(
-    sources: Sources, weights: dict[str, Path], lpips: Lpips | None = None
+    sources: Sources, weights: dict[str, Path], lpips: Lpips | None = None, block: Block | None = None
 ) -> tuple[list[tuple[str, Tensor]], ReconstructionScores]:
-    """A grid of pictures, and the scores of every validation sample beside those of pictures without a model.
+    """A grid of pictures, and the scores of every judged sample beside those of pictures without a model.
 
     Args:
         sources: of inputs and targets.
         weights: GS-LRM checkpoints by name; the first one is judged, the others stand beside it.
         lpips: where its files are named.
+        block: of the samples; default: the one that is reported on.
     """
-    size, s, names = sources.real.image_size, sources.settings, sources.inputs.judging
+    size, s, inputs = sources.real.image_size, sources.settings, sources.inputs
+    block = block or ("test" if inputs.test else "val")
+    names = inputs.test if block == "test" else inputs.val
     models = {name: load_gslrm(path, size, s.clip_xyz).to(device()) for name, path in weights.items()}
     grid: list[tuple[str, Tensor]] = []
     rows = []
@@ -247,6 +252,4 @@ def score_models(
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
     mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in tables[0]}  # noqa: E731
     baselines = {k: mean([r.others[k] for r in rows]) for k in rows[0].others}
-    return grid, ReconstructionScores(
-        mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows, block="test" if sources.inputs.test else "val"
-    )
+    return grid, ReconstructionScores(mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows, block=block)

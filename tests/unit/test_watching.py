@@ -19,7 +19,7 @@ from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.tracking import Run, read_log
-from mvfl.stages.gslrm import Sources, finetune
+from mvfl.stages.gslrm import Sources, finetune, score_models
 from mvfl.stages.jobs import GslrmJob
 
 QUIET = Run("x", "gslrm", {}, mode="disabled")
@@ -102,3 +102,15 @@ def test_the_stage_looks_at_unseen_cameras_and_logs_what_it_saw(tiny_base: Path,
 def test_results_are_reported_on_the_block_that_nothing_was_chosen_by(tiny_manifest: Manifest) -> None:
     kept = replace(tiny_manifest, train=tiny_manifest.train[:3], test=tiny_manifest.train[3:])
     assert kept.judging == tiny_manifest.train[3:] and tiny_manifest.judging == tiny_manifest.val
+
+
+def test_the_gate_is_decided_on_one_block_and_reported_on_the_other(
+    tiny_base: Path, tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    s = GslrmFinetuning.model_validate({**SETTINGS, "steps": 1})
+    kept = replace(tiny_manifest, train=tiny_manifest.train[:3], test=tiny_manifest.train[3:])
+    weights = {"model": BaseRecord.read(tiny_base).gslrm, "base": BaseRecord.read(tiny_base).gslrm}
+    reported = score_models(Sources(kept, kept, s), weights)[1]  # type: ignore[arg-type]
+    gate = score_models(Sources(kept, kept, s), weights, block="val")[1]  # type: ignore[arg-type]
+    assert [row.sample for row in reported.samples] == list(kept.test) and reported.block == "test"
+    assert [row.sample for row in gate.samples] == kept.val and gate.block == "val"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_results_without_snakemake_s_notes_are_compared_with_the_configuration(f
     assert findings(gslrm={"learning_rate": 3e-5}, sampling={"steps": 9}, training={"log_every": 3}) == [
         "score_checkpoint: sampling.sampling.steps", "finetune_gslrm: learning_rate",
     ]  # fmt: skip
+
+
+def test_the_report_of_snakemake_holds_the_results_with_captions(finished: Path, tmp_path: Path) -> None:
+    again(finished, "--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as report:
+        names = {Path(name).name for name in report.namelist()}
+        page = report.read("report/report.html").decode()
+    assert {"views.png", "loss.png", "turntable.gif", "renders.png", "index.html", "journal.csv"} <= names
+    assert "from cameras that no input had" in page and "sampled views" in page
 
 
 def test_prompts_are_judged_by_their_content(finished: Path) -> None:
