@@ -51,6 +51,7 @@ def reconstruct(
     out: Annotated[Path, typer.Option(help="where the result goes")] = Path("reconstruction"),
     view: Annotated[int | None, typer.Option(help="camera that took the picture, or that it resembles most")] = None,
     all_views: Annotated[bool, typer.Option("--all-views", help="of samples: all views straight to 3D, nothing is drawn")] = False,
+    mask: Annotated[Path | None, typer.Option(help="of a single picture: white = animal")] = None,
     reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
     rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
@@ -63,12 +64,14 @@ def reconstruct(
     for picture in pictures:
         if not picture.is_dir():
             require_file(picture, "name a picture of one animal, a folder, a video or a sample")
+    if mask is not None:
+        require_file(mask, "name a mask of the picture")
     if experiment is not None and not experiment.is_dir():
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
     begin(log, threads)
     from mvfl.stages.reconstruct import Choice, run
 
-    run(pictures, out, experiment, Choice(view, all_views, reframe, every, seed), rig, film)
+    run(pictures, out, experiment, Choice(view, all_views, reframe, every, seed, mask), rig, film)
 
 
 @app.command(rich_help_panel=PEOPLE)

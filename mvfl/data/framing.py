@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from mvfl.data.pictures import open_picture, read_ahead, rgba_tensor, with_mask
+from mvfl.data.pictures import read_ahead
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.runtime.reading import named_errors
 
 FRAMING_SAMPLES = 50  # training samples that tell how animals stand in the frame
 MATCHES = 5  # of their pictures, those with the most similar outlines
@@ -69,21 +67,6 @@ def _outline(rgba: Float[Tensor, "4 height width"]) -> Float[Tensor, "side side"
     """The silhouette alone, in the middle of a small picture and of one size."""
     black = torch.cat([torch.zeros_like(rgba[:3]), rgba[3:]])
     return 1 - framed(black, OUTLINE_SIDE, Framing(0.25, (0.5, 0.5)))[0]
-
-
-def read_picture(path: Path) -> Float[Tensor, "4 height width"]:
-    """Any picture as RGBA in 0..1; without an alpha channel the animal is what differs from white.
-
-    Raises:
-        InputError: not a picture, or nothing in it.
-    """
-    with named_errors(path, "a picture", "save it again as PNG or JPEG"):
-        upright = ImageOps.exif_transpose(open_picture(path))  # cameras and phones note how they were held
-        pixels = np.asarray(upright.convert("RGBA"))
-    rgba = rgba_tensor([with_mask(pixels, path)])[0]
-    if not bool((rgba[3] > 0.5).any()):
-        raise InputError(f"{path} shows no animal: its alpha channel is empty, or the picture is white.")
-    return rgba
 
 
 def framed(rgba: Float[Tensor, "4 height width"], size: int, wanted: Framing | None) -> Float[Tensor, "3 size size"]:

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvfl.data.framing import framed, framing, read_picture, training_pictures, usual_framing
-from mvfl.data.pictures import composite, rgba_tensor, view_pictures, with_mask
+from mvfl.data.framing import framed, framing, training_pictures, usual_framing
+from mvfl.data.photos import cut_out, read_photo
+from mvfl.data.pictures import composite, view_pictures, with_mask
 from mvfl.data.videos import frame_count, read_frames
 from mvfl.geometry.cameras import Camera
 from mvfl.geometry.rig import Rig
@@ -44,6 +45,7 @@ class Choice:
             cameras. A picture of the rig needs no reframing: its own frame says where the animal is and how large.
         every: of videos and data sets, use every n-th frame or sample.
         seed: of the noise; default: the experiment's.
+        mask: of a single picture: white = animal.
     """
 
     view: int | None = None
@@ -51,6 +53,7 @@ class Choice:
     reframe: bool = False
     every: int = 1
     seed: int | None = None
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def run(
     """
     reconstructor = Reconstructor.load(learned, _recorded_rig(sources) or rig)
     alone = len(sources) == 1 and sources[0].suffix.lower() in PICTURES
+    if choice.mask and not alone:
+        raise InputError("--mask is of one picture; cut several out by an alpha channel.")
     names: list[str] = []
     waiting: list[Item] = []
     for item in tracked(_items(sources, choice, reconstructor), "pictures", _count(sources, choice)):
@@ -152,11 +157,13 @@ def _items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor
         elif path.suffix.lower() in VIDEOS:
             for number, frame in read_frames(path, set(range(0, frame_count(path), choice.every))):
                 opaque = np.full((*frame.shape[:2], 1), 255, np.uint8)
-                rgba = rgba_tensor([with_mask(np.concatenate([frame, opaque], -1), path)])
-                yield Item(f"{path.stem}_{number:06d}", f"{sha256(path)}-{number}", rgba)
+                name = f"{path.stem}_{number:06d}"
+                rgba = cut_out(with_mask(np.concatenate([frame, opaque], -1), path), name)
+                yield Item(name, f"{sha256(path)}-{number}", rgba[None])
         else:
             for file in _pictures_in(path) if path.is_dir() else [path]:
-                yield Item(file.stem, sha256(file), read_picture(file)[None])
+                mark = sha256(file) + (sha256(choice.mask) if choice.mask else "")
+                yield Item(file.stem, mark, read_photo(file, choice.mask)[None])
 
 
 def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Reconstructor) -> Item:
@@ -179,7 +186,7 @@ def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Rec
 
 # ------------------------------------------------------------------------------------------------------------ results
 def _settings(item: Item, choice: Choice) -> dict[str, object]:
-    return {**asdict(choice), "every": None, "pixels": item.mark}
+    return {**asdict(choice), "every": None, "mask": None, "pixels": item.mark}
 
 
 def _is_done(folder: Path, item: Item, choice: Choice) -> bool:

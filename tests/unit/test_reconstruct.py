@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvfl.data.framing import Framing, framed, framing, read_picture, usual_framing
+from mvfl.data.framing import Framing, framed, framing, usual_framing
+from mvfl.data.photos import read_photo
 from mvfl.data.pictures import view_pictures
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.gslrm.gaussians import Gaussians
@@ -56,7 +57,7 @@ def test_without_alpha_the_animal_is_what_differs_from_white(tmp_path: Path) -> 
     rgb = np.full((40, 40, 3), 255, np.uint8)
     rgb[10:20, 10:30] = 60
     Image.fromarray(rgb).save(tmp_path / "mouse.png")
-    rgba = read_picture(tmp_path / "mouse.png")
+    rgba = read_photo(tmp_path / "mouse.png")
     assert int(rgba[3].sum()) == 200 and framing(rgba[3]).size_ratio == pytest.approx((200 / 1600) ** 0.5)
 
 
@@ -66,15 +67,15 @@ def test_without_alpha_the_animal_is_what_differs_from_white(tmp_path: Path) -> 
 def test_pictures_without_an_animal_are_refused(tmp_path: Path, level: int, message: str) -> None:
     Image.fromarray(np.full((16, 16, 3), level, np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match=message):
-        read_picture(tmp_path / "x.png")
+        read_photo(tmp_path / "x.png")
 
 
 def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.png does not exist"):
-        read_picture(tmp_path / "nothing.png")
+        read_photo(tmp_path / "nothing.png")
     (tmp_path / "half.png").write_bytes(b"\x89PNG")
     with pytest.raises(InputError, match=r"half.png cannot be read as a picture"):
-        read_picture(tmp_path / "half.png")
+        read_photo(tmp_path / "half.png")
 
 
 def test_a_training_picture_cut_out_and_enlarged_gets_its_own_frame_back(tiny_manifest: Manifest) -> None:
@@ -183,3 +184,67 @@ def test_length_width_and_height_are_those_of_the_animal_however_it_lies() -> No
     gaussians = Gaussians(box @ turn.T + 0.1, torch.zeros(n, 1, 3), torch.zeros(n, 3), torch.ones(n, 4), torch.ones(n, 1))
     model = Model3D(gaussians, torch.ones(1, 3, 8, 8), [orbit_camera(0, 0, size=8)], 0, millimetres=100.0)
     assert model.extent == pytest.approx((80, 40, 20), rel=0.05)
+
+
+def mouse(mode: str = "RGBA", size: int = 96) -> Image.Image:
+    """A dark ellipse on nothing, or on white."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    body = ((x - size / 2) / (0.35 * size)) ** 2 + ((y - size / 2) / (0.2 * size)) ** 2 < 1
+    rgba = np.zeros((size, size, 4), np.uint8)
+    rgba[body] = (90, 80, 70, 255)
+    image = Image.fromarray(rgba)
+    if mode == "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
+    return white.convert(mode if mode != "I;16" else "L")
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        *((mode, ".png") for mode in ("RGBA", "RGB", "L", "LA", "P", "1", "I;16")),
+        *((mode, ".tif") for mode in ("RGBA", "RGB", "L", "CMYK", "I;16")),
+        *((mode, ".jpg") for mode in ("RGB", "L", "CMYK")),
+        *((mode, ".webp") for mode in ("RGBA", "RGB")),
+        *((mode, ".bmp") for mode in ("RGB", "L", "P")),
+    ],
+)
+def test_ordinary_pictures_of_every_kind_show_the_same_animal(mode: str, suffix: str, tmp_path: Path) -> None:
+    image = mouse(mode) if mode != "1" else mouse("L").convert("1", dither=Image.Dither.NONE)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image.save(tmp_path / f"mouse{suffix}")
+    rgba = read_photo(tmp_path / f"mouse{suffix}")
+    assert float((rgba[3] > 0.5).sum()) == pytest.approx(math.pi * 0.35 * 0.2 * 96**2, rel=0.05), "the outline"
+    if mode != "1":
+        assert float(rgba[:3, 48, 48].mean()) == pytest.approx(80 / 255, abs=0.06), "its grey: 16 bits do not vanish"
+
+
+def test_what_may_spoil_a_picture_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(pixels: np.ndarray) -> str:
+        Image.fromarray(pixels).save(tmp_path / "x.png")
+        read_photo(tmp_path / "x.png")
+        return capsys.readouterr().err
+
+    whole = np.asarray(mouse())
+    assert said(whole) == ""
+    two = np.zeros((96, 200, 4), np.uint8)
+    two[:, :96] = whole
+    two[30:60, 120:150] = (10, 10, 10, 255)
+    assert "a second animal or a shadow" in said(two)
+    assert read_photo(tmp_path / "x.png")[3, 45, 135] == 0 and read_photo(tmp_path / "x.png")[3, 48, 48] == 1, "the largest alone"
+    assert "touches the border" in said(whole[:, 30:])
+    assert "too few to show what it is" in said(np.asarray(mouse(size=40)))
+
+
+def test_a_mask_of_a_person_cuts_the_animal_out(tmp_path: Path) -> None:
+    Image.fromarray(np.full((96, 96, 3), 120, np.uint8)).save(tmp_path / "photo.jpg")
+    mouse().getchannel("A").save(tmp_path / "mask.png")
+    rgba = read_photo(tmp_path / "photo.jpg", tmp_path / "mask.png")
+    assert rgba[3, 48, 48] == 1 and rgba[3, 2, 2] == 0
+    with pytest.raises(InputError, match="no alpha channel and no white background"):
+        read_photo(tmp_path / "photo.jpg")
+    mouse(size=64).getchannel("A").save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"is 64 x 64 pixels, .* they must be equal"):
+        read_photo(tmp_path / "photo.jpg", tmp_path / "mask.png")

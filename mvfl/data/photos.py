@@ -1,0 +1,81 @@
+"""Ordinary pictures of one animal, cut out by alpha, a mask, or their white background; what may spoil the result is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from mvfl.data.masks import read_mask
+from mvfl.data.pictures import MASK_THRESHOLD, open_picture, rgba_tensor, with_mask
+from mvfl.runtime.files import InputError
+from mvfl.runtime.progress import say
+from mvfl.runtime.reading import named_errors
+
+SECOND = 0.1  # share of the largest piece from which another piece is a second animal or a shadow, and not dust
+SMALL = 48  # pixels of the longer side below which an animal shows too little
+
+
+def read_photo(path: Path, mask: Path | None = None) -> Float[Tensor, "4 height width"]:
+    """Any picture as RGBA in 0..1, upright, with the largest piece of its animal alone.
+
+    Args:
+        path: of the picture: 8 or 16 bits, grey, colour, palette, CMYK; held as its camera notes.
+        mask: white = animal, of the same size; default: the alpha channel, or what differs from white.
+
+    Raises:
+        InputError: not a picture, or nothing in it, or a mask of another size.
+    """
+    with named_errors(path, "a picture", "save it again as PNG or JPEG"):
+        pixels = np.asarray(_eight_bit(ImageOps.exif_transpose(open_picture(path))).convert("RGBA"))
+    if mask is not None:
+        alpha = read_mask(mask)
+        if alpha.shape != pixels.shape[:2]:
+            sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in (alpha, pixels)]
+            raise InputError(f"{mask} is {sizes[0]} pixels, {path} {sizes[1]}: they must be equal.")
+        pixels = np.dstack([pixels[..., :3], alpha])
+    return cut_out(with_mask(pixels, path) if mask is None else pixels, path.name)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Pictures of 16 or 32 bits scaled to what they hold; Pillow would cut all above 255 to white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+    return Image.fromarray(np.clip(255 * values / top, 0, 255).round().astype(np.uint8))
+
+
+def cut_out(rgba: UInt8[np.ndarray, "height width 4"], name: str) -> Float[Tensor, "4 height width"]:
+    """The largest piece of the animal; what may spoil the result is said.
+
+    Args:
+        rgba: straight alpha.
+        name: of the picture, for sentences.
+
+    Raises:
+        InputError: no pixel of the alpha channel is above one half.
+    """
+    solid = (rgba[..., 3] > 255 * MASK_THRESHOLD).astype(np.uint8)
+    # A thin gap, as between body and tail, parts nothing.
+    closed = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    count, pieces, table, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    if count < 2:
+        raise InputError(f"{name} shows no animal: its alpha channel is empty, or the picture is white.")
+    areas = table[1:, cv2.CC_STAT_AREA]
+    largest = 1 + int(areas.argmax())
+    x, y, width, height = (int(v) for v in table[largest, :4])
+    if (others := sorted(areas)[:-1]) and others[-1] > SECOND * areas.max():
+        share = others[-1] / areas.max()
+        say(f"Warning: {name} shows a second piece, {share:.0%} of the largest: a second animal or a shadow. It is left out.")
+    if x == 0 or y == 0 or x + width == rgba.shape[1] or y + height == rgba.shape[0]:
+        say(f"Warning: in {name} the animal touches the border: what is cut off cannot be known.")
+    if max(width, height) < SMALL:
+        say(f"Warning: in {name} the animal is {width} x {height} pixels: too few to show what it is.")
+    alone = rgba.copy()
+    alone[(pieces != largest) & (pieces != 0)] = 0
+    return rgba_tensor([alone])[0]
