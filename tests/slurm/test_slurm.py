@@ -211,8 +211,19 @@ def test_training_runs_over_two_nodes_and_a_forced_one_begins_anew(
     assert [a["step"] for a in read_attempts(place) if a["event"] == "begun"] == [0], "the earlier attempt was set aside"
 
 
-def test_a_spent_time_limit_is_no_failure(undisturbed: Path, cluster: None, tmp_path: Path) -> None:
+def check_the_cluster(profile: Path) -> None:
+    """`mvfl slurm check` finds what this cluster has, and its probe runs on a node."""
+    command = [str(BIN / "mvfl"), "slurm", "check", "configs/ci.yaml", "--profile", str(profile), "--probe"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    lines = done.stdout.splitlines()
+    assert not [line for line in lines if line.startswith("BAD")], done.stdout
+    assert any(re.match(r"ok +train_mvdiffusion +gpu, 720 min, gpu:2", line) for line in lines), done.stdout
+    assert any(re.match(r"node: ok +packages ", line) for line in lines), done.stdout + done.stderr
+
+
+def test_a_cluster_is_checked_and_a_spent_time_limit_is_no_failure(undisturbed: Path, cluster: None, tmp_path: Path) -> None:
     profile = slurm_profile(tmp_path)
+    check_the_cluster(profile)
     content = yaml.safe_load((profile / "config.yaml").read_text())
     content["retries"] = 0
     content["set-resources"]["train_mvdiffusion"]["runtime"] = 2
