@@ -265,7 +265,7 @@ class Faults:
         self.progress: dict[str, int] = {}
         self.struck = ""
         requeue, kill, term, usr1 = self.requeue, self.kill, self.terminate, self.usr1
-        # First what ends one job; then, when the two jobs that draw have it all behind them, nothing of a node's.
+        # What befalls a node befalls it while one job trains: of the two that draw, one must be able to go on.
         self.plan: dict[str, list[Callable[[str], None]]] = {
             "train_mvdiffusion": [requeue, kill, self.drain, usr1, requeue, self.node_down, requeue, term, requeue],
             "generate_synthetic": [requeue, kill, requeue, kill, term, requeue, usr1, requeue, requeue, kill, requeue, requeue, requeue],
