@@ -63,10 +63,11 @@ def filled_by(gaussians: Gaussians, cameras: list[Camera]) -> list[Camera]:
     weight = gaussians.opacity_logits.flatten().sigmoid()
     order = gaussians.xyz.norm(dim=1).argsort()
     share = weight[order].cumsum(0) / weight.sum()
-    reach = float(gaussians.xyz[order].norm(dim=1)[int((share < 0.98).sum().clamp(max=len(order) - 1))])
-    camera = cameras[0]
-    half = camera.width / 2 / camera.fx * float(np.linalg.norm(camera.position))  # of the world that the picture shows
-    zoom = min(4.0, max(1.0, 0.85 * half / max(reach, 1e-3)))
+    reach = float(gaussians.xyz[order].norm(dim=1)[int((share < 0.995).sum().clamp(max=len(order) - 1))])
+    camera, distance = cameras[0], float(np.linalg.norm(cameras[0].position))
+    shown = camera.width / 2 / camera.fx * distance  # half of the world that the picture shows, at the object's place
+    nearest = max(reach, 1e-3) * distance / max(distance - reach, 0.1)  # what is nearer looks larger
+    zoom = min(4.0, max(1.0, 0.95 * shown / nearest))
     return [replace(c, fx=c.fx * zoom, fy=c.fy * zoom) for c in cameras]
 
 

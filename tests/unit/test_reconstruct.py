@@ -18,7 +18,9 @@ from PIL import Image
 from mvfl.data.framing import Framing, framed, framing, usual_framing
 from mvfl.data.photos import read_photo
 from mvfl.data.pictures import view_pictures
-from mvfl.geometry.cameras import orbit_camera
+from mvfl.geometry.cameras import orbit_camera, turntable
+from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.export import filled_by
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
@@ -248,3 +250,17 @@ def test_a_mask_of_a_person_cuts_the_animal_out(tmp_path: Path) -> None:
     mouse(size=64).getchannel("A").save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=r"is 64 x 64 pixels, .* they must be equal"):
         read_photo(tmp_path / "photo.jpg", tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("length", [0.1, 0.6, 1.1])
+def test_a_turntable_is_filled_by_the_animal_and_cuts_nothing_off(length: float) -> None:
+    along = torch.linspace(-length / 2, length / 2, 400)
+    n = len(along)
+    xyz = torch.stack([along, 0.1 * along, 0 * along], 1)
+    stick = Gaussians(xyz, torch.zeros(n, 1, 3), torch.zeros(n, 3), torch.ones(n, 4), torch.ones(n, 1))
+    filled = filled_by(stick, turntable(12, 20.0, 128))
+    c2w, intrinsics = camera_tensors(filled)
+    local = torch.einsum("vij,nj->vni", torch.linalg.inv(c2w)[:, :3, :3], xyz) + torch.linalg.inv(c2w)[:, None, :3, 3]
+    column = intrinsics[:, None, 0] * local[..., 0] / local[..., 2] + intrinsics[:, None, 2]
+    assert column.min() > 0 and column.max() < 128, "nothing is cut off"
+    assert (column.max() - column.min()) > 0.6 * 128 or length < 0.2, "and it is large"
