@@ -22,11 +22,10 @@ from mvfl.config.workflow import WorkflowConfig
 from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import load_rig
 from mvfl.inspection.base_check import Finding, check_base
-from mvfl.inspection.gpu_memory import needs
+from mvfl.inspection.gpu_memory import SMALLER, needs
 from mvfl.inspection.stale import stale_results
 from mvfl.runtime.tracking import automatic_mode
 
-TIGHT = "lower its batch_size (more gradient_accumulation learns the same), or set its gradient_checkpointing: true"
 LEAST_MEMORY, LEAST_DISK = 6e9, 10e9  # bytes: what the demo needs, and room for its results
 
 
@@ -85,7 +84,7 @@ def _accelerator(config: WorkflowConfig) -> Iterator[Finding]:
         yield Finding("gpu", able, f"{number}: {name}, {memory / 2**30:.0f} GiB, {half}")
         for rule, wanted in needs(config).items():
             fits = memory / 2**30 >= wanted
-            text = f"needs {wanted:.0f} GiB as configured" + ("" if fits else f": {TIGHT}")
+            text = f"needs {wanted:.0f} GiB as configured" + ("" if fits else f": {SMALLER}")
             yield Finding(f"gpu for {rule}", fits, text)
     if importlib.util.find_spec("gsplat.csrc") is not None:
         yield Finding("gsplat", True, "built already")

@@ -17,6 +17,9 @@ CARDS = {
 }  # fmt: skip
 
 
+SMALLER = "lower batch_size (in trainings also gradient_checkpointing: true), or use another card or partition"
+
+
 def training_gib(t: Training) -> float:
     """Peak of multi-view training; weights, average and optimiser are 14 GiB of it."""
     each = 1.4 if t.gradient_checkpointing else 7.3 if t.compile is False else 4.7

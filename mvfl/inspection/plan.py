@@ -17,12 +17,12 @@ from mvfl.config.strict import CASES, Case
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.layout import Layout
 from mvfl.runtime.tracking import read_log
+from mvfl.stages.pairs import WORTH_COMPILING
 from mvfl.stages.planning import Plan
 
 PUBLISHED_UNET, PUBLISHED_GSLRM = 870_184_644, 303_565_824  # parameters
 SMALL_UNET, SMALL_GSLRM = 5_460_000, 2_288_064  # of the embedded base
 VIEWS, MEASURED_STEPS = 6, 8  # of the measured speeds
-WORTH_COMPILING = 500  # objects from which `compile: auto` compiles the sampling
 
 
 @dataclass(frozen=True)

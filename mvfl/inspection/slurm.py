@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 
 from mvfl.config.load import read_yaml
 from mvfl.inspection.base_check import Finding
-from mvfl.inspection.gpu_memory import card_gib
+from mvfl.inspection.gpu_memory import SMALLER, card_gib
 from mvfl.runtime.files import InputError
-
-SMALLER = "lower batch_size or set gradient_checkpointing: true, or name another partition"
 
 
 class Partition(NamedTuple):

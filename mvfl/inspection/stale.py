@@ -60,7 +60,7 @@ def stale_results(config: WorkflowConfig) -> Iterator[Stale]:
 def _entry(settings: Any, key: str, wanted: Strict) -> Any:
     """Settings under a name, or the whole of them (`all`) without entries that are no settings of this type."""
     if key != "all":
-        return settings[key] if isinstance(settings, dict) else None
+        return settings.get(key) if isinstance(settings, dict) else None  # a missing one is refused as no settings at all
     known = type(wanted).model_fields
     return {k: v for k, v in settings.items() if k in known} if isinstance(settings, dict) else settings
 

@@ -11,6 +11,7 @@ from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.stages.jobs import GenerationInputs
 
 Pair = tuple[str, int]  # sample, reference view
+WORTH_COMPILING = 500  # objects from which `compile: auto` compiles; it takes a minute or two
 
 
 def synthetic_name(sample: str, reference: int) -> str:

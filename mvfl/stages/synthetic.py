@@ -30,9 +30,7 @@ from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.training_state import StopRequest
 from mvfl.stages.jobs import GenerationInputs, SyntheticJob
-from mvfl.stages.pairs import Pair, fingerprint, planned_batches, synthetic_name
-
-WORTH_COMPILING = 500  # objects; compiling takes a minute or two
+from mvfl.stages.pairs import WORTH_COMPILING, Pair, fingerprint, planned_batches, synthetic_name
 
 
 def run(job: SyntheticJob, minutes: float | None = None) -> None:

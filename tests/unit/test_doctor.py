@@ -45,3 +45,13 @@ def test_a_package_of_another_version_is_a_finding(monkeypatch: pytest.MonkeyPat
     )
     good, text = found(ROOT / "configs" / "demo.yaml")["packages"]
     assert not good and "diffusers 0.1, wanted" in text and "make setup" in text
+
+
+def test_results_of_another_version_are_named_and_stop_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "experiments" / "mouse_6x_aug" / "evaluation" / "step-400"
+    folder.mkdir(parents=True)
+    (folder / "provenance.json").write_text('{"stage": "evaluate", "settings": {"old": 1}, "inputs": {}}')
+    overlay = tmp_path / "here.yaml"
+    overlay.write_text(f"results: {tmp_path / 'results'}\n")
+    good, text = found(ROOT / "configs" / "demo.yaml", overlay)["results"]
+    assert not good and "recorded by another version" in text and "--forcerun score_checkpoint" in text
