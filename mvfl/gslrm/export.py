@@ -52,6 +52,14 @@ def write_model(gaussians: Gaussians, turntable_views: int, size: int, renderer:
     save_turntable(gaussians, turntable_views, size, renderer, out)
 
 
+def reach_of(gaussians: Gaussians) -> float:
+    """How far an object reaches from the origin, but for its last half per cent of opacity."""
+    weight = gaussians.opacity_logits.flatten().sigmoid()
+    order = gaussians.xyz.norm(dim=1).argsort()
+    share = weight[order].cumsum(0) / weight.sum()
+    return float(gaussians.xyz[order].norm(dim=1)[int((share < 0.995).sum().clamp(max=len(order) - 1))])
+
+
 @torch.no_grad()
 def filled_by(gaussians: Gaussians, cameras: list[Camera]) -> list[Camera]:
     """The same cameras with a longer lens, so that the object fills most of the picture: an animal may be small in its world.
@@ -60,10 +68,7 @@ def filled_by(gaussians: Gaussians, cameras: list[Camera]) -> list[Camera]:
         gaussians: of one object.
         cameras: all around it, of one lens.
     """
-    weight = gaussians.opacity_logits.flatten().sigmoid()
-    order = gaussians.xyz.norm(dim=1).argsort()
-    share = weight[order].cumsum(0) / weight.sum()
-    reach = float(gaussians.xyz[order].norm(dim=1)[int((share < 0.995).sum().clamp(max=len(order) - 1))])
+    reach = reach_of(gaussians)
     camera, distance = cameras[0], float(np.linalg.norm(cameras[0].position))
     shown = camera.width / 2 / camera.fx * distance  # half of the world that the picture shows, at the object's place
     nearest = max(reach, 1e-3) * distance / max(distance - reach, 0.1)  # what is nearer looks larger

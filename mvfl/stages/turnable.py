@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,13 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mvfl.geometry.cameras import ORBIT_DISTANCE
+from mvfl.gslrm.formats import packed
 from mvfl.gslrm.gaussians import Gaussians
-from mvfl.gslrm.ply import save_ply
 from mvfl.runtime.files import write_text
 
 # From our world (Z up) to files as the viewer expects them: it turns them by 180 degrees about Z into its own world (Y up).
 TO_VIEWER = ((-1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, -1.0, 0.0))
 FIELD_OF_VIEW = 40.0  # degrees
+PACKED_BYTES = 22  # of a Gaussian in the page: 16, in base64
+MOMENTS_BYTES = 2.7e6  # of all moments; the viewer takes 2.1 MB, and a page shall stay below 5
 
 
 def write_viewer(path: Path, gaussians: Gaussians, title: str) -> None:
@@ -29,29 +32,42 @@ def write_viewer(path: Path, gaussians: Gaussians, title: str) -> None:
 
     Args:
         path: of the page.
-        gaussians: of one object; colours are shown as seen from the front, without their change with the direction.
+        gaussians: of one object; colours are shown without their change with the direction.
         title: what the page is called.
     """
+    write_sequence(path, [(title, gaussians)], title)
+
+
+def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: str) -> int:
+    """Write a page in which an animal can be turned and followed through time; every n-th moment where it would grow too large.
+
+    Args:
+        path: of the page.
+        moments: name and Gaussians of each, in order.
+        title: what the page is called.
+
+    Returns:
+        n.
+    """
+    longest = max(len(gaussians) for _, gaussians in moments)
+    every = max(1, math.ceil(len(moments) * longest * PACKED_BYTES / MOMENTS_BYTES)) if len(moments) > 1 else 1
+    moments = moments[::every]
     assets = files("mvfl.stages") / "viewer"
     text = {name: (assets / name).read_text(encoding="utf-8") for name in ("viewer.min.js", "viewer.css")}
     environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
-    models = [{"name": title, "ply": base64.b64encode(_ply(gaussians)).decode()}]
+    models = [{"name": name, "ply": base64.b64encode(packed(_turned_over(gaussians))).decode()} for name, gaussians in moments]
     page = environment.get_template("viewer.html.j2").render(
         title=title, css=Markup(text["viewer.css"]), code=Markup(text["viewer.min.js"].replace("</script", "<\\/script")),
-        models=Markup(json.dumps(models)), settings=Markup(json.dumps(_settings(gaussians))),
+        models=Markup(json.dumps(models)), settings=Markup(json.dumps(_settings([gaussians for _, gaussians in moments]))),
     )  # fmt: skip
     write_text(path, page)
+    return every
 
 
-def _ply(gaussians: Gaussians) -> bytes:
-    """The Gaussians as a file in the viewer's axes."""
+def _turned_over(gaussians: Gaussians) -> Gaussians:
+    """The Gaussians in the viewer's axes."""
     turn = torch.tensor(TO_VIEWER, device=gaussians.xyz.device)
-    turned = replace(
-        gaussians, xyz=gaussians.xyz @ turn.T, rotations=_turned(gaussians.rotations), sh=gaussians.sh[:, :1].contiguous()
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        save_ply(turned, Path(folder) / "animal.ply")
-        return (Path(folder) / "animal.ply").read_bytes()
+    return replace(gaussians, xyz=gaussians.xyz @ turn.T, rotations=_turned(gaussians.rotations))
 
 
 def _turned(rotations: torch.Tensor) -> torch.Tensor:
@@ -61,9 +77,9 @@ def _turned(rotations: torch.Tensor) -> torch.Tensor:
     return torch.stack([r * (z - y), r * (y + z), r * (w - x), -r * (w + x)], -1)
 
 
-def _settings(gaussians: Gaussians) -> dict[str, Any]:
+def _settings(moments: Sequence[Gaussians]) -> dict[str, Any]:
     """The viewer's own settings: white background, the animal filling the picture, seen from the front and a little above."""
-    reach = float(gaussians.xyz.norm(dim=1).quantile(0.98))
+    reach = max(float(gaussians.xyz.norm(dim=1).quantile(0.98)) for gaussians in moments)
     distance = min(ORBIT_DISTANCE, max(0.3, 2.3 * reach / torch.tan(torch.deg2rad(torch.tensor(FIELD_OF_VIEW / 2))).item()))
     pose = {"position": [distance * 0.94, distance * 0.34, 0.0], "target": [0, 0, 0], "fov": FIELD_OF_VIEW}
     off = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from chromium import BROWSER, opened
 
 from mvfl.gslrm.gaussians import Gaussians
-from mvfl.stages.turnable import _turned, write_viewer
+from mvfl.stages.turnable import _turned, write_sequence, write_viewer
 
 READY = "document.body.dataset.ready === 'yes'"
 
@@ -51,6 +52,37 @@ def test_it_stands_upright_turns_under_the_mouse_and_asks_for_nothing(width: int
     assert grey > 200, "the canvas is not blank"
     assert red[:, 0].max() < stick[:, 0].mean(), "the red top is above the middle"
     assert np.abs(after - before).max() > 60, "a drag changes the picture"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium (Debian: apt-get install chromium)")
+def test_a_slider_goes_through_the_moments_of_a_recording(tmp_path: Path) -> None:
+    page, stick = tmp_path / "viewer.html", a_stick_with_a_red_top()
+    blue = stick.sh.clone()
+    blue[50:60, 0] = torch.tensor([-1.7, -1.7, 1.7])
+    moments = [("first", stick), ("second", replace(stick, sh=blue)), ("third", stick)]
+    assert write_sequence(page, moments, "walk") == 1
+    with opened(page.as_uri(), tmp_path / "profile", 420, 700) as seen:
+        seen.wait(READY)
+        assert seen.value("!document.getElementById('time').hidden && document.documentElement.scrollWidth <= innerWidth")
+        red = seen.picture().astype(int)
+        seen.value("(() => { const m = document.getElementById('moment'); m.value = 1; m.oninput(); return true; })()")
+        seen.wait("document.body.dataset.shown === '1'")
+        time.sleep(1)
+        assert seen.value("document.getElementById('name').textContent") == "second"
+        after = seen.picture().astype(int)
+
+    def more(picture: np.ndarray, channel: int, than: int) -> int:
+        return int((picture[..., channel] > picture[..., than] + 60).sum())
+
+    assert more(red, 0, 2) > 20 and more(red, 2, 0) == 0
+    assert more(after, 2, 0) > 20 and more(after, 0, 2) == 0, "the second moment is shown"
+
+
+def test_a_long_recording_is_thinned_out_to_keep_the_page_small(tmp_path: Path) -> None:
+    stick = a_stick_with_a_red_top()
+    large = stick[torch.arange(90).repeat(60)]
+    every = write_sequence(tmp_path / "viewer.html", [(str(i), large) for i in range(60)], "walk")
+    assert every == 3 and (tmp_path / "viewer.html").stat().st_size < 5e6
 
 
 def test_rotations_follow_the_axes() -> None:
