@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from mvfl.cli.looking import benchmark_app, looking_app, slurm_app
-from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin
+from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin, numbers
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
 from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinished, note_ending
@@ -52,11 +52,16 @@ def reconstruct(
     view: Annotated[int | None, typer.Option(help="camera that took the picture, or that it resembles most")] = None,
     all_views: Annotated[bool, typer.Option("--all-views", help="of samples: all views straight to 3D, nothing is drawn")] = False,
     mask: Annotated[Path | None, typer.Option(help="of a single picture: white = animal")] = None,
+    box: Annotated[str | None, typer.Option(help="of a single picture: left,top,width,height around the animal")] = None,
+    elevations: Annotated[
+        str | None, typer.Option(help="of the camera, if unknown: several, as 5,20,40,60; the best is kept")
+    ] = None,
     reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
     rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
     film: Annotated[bool, typer.Option("--film", help="also turntable.mp4: 180 frames of 512 px; minutes on a CPU")] = False,
+    also: Annotated[list[str] | None, typer.Option(help="further files: splat, compressed.ply, or meshes: glb, obj")] = None,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
@@ -69,9 +74,13 @@ def reconstruct(
     if experiment is not None and not experiment.is_dir():
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
     begin(log, threads)
-    from mvfl.stages.reconstruct import Choice, run
+    from mvfl.gslrm.formats import require_known
+    from mvfl.stages.reconstruct import Choice, Extras, run
 
-    run(pictures, out, experiment, Choice(view, all_views, reframe, every, seed, mask), rig, film)
+    corners = [int(n) for n in numbers("--box", box, 4)]
+    around = (corners[0], corners[1], corners[2], corners[3]) if corners else None
+    choice = Choice(view, all_views, reframe, every, seed, mask, around, tuple(numbers("--elevations", elevations)))
+    run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or [])))
 
 
 @app.command(rich_help_panel=PEOPLE)

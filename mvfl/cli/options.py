@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from mvfl.runtime.files import InputError
+
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
 Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
@@ -37,3 +39,18 @@ def begin(log: Path | None, threads: int) -> int:
     used = min(threads, os.cpu_count() or threads)
     limit_threads(used)
     return used
+
+
+def numbers(option: str, text: str | None, count: int | None = None) -> list[float]:
+    """Numbers that are parted by commas.
+
+    Raises:
+        InputError: something else, or not so many.
+    """
+    try:
+        values = [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        raise InputError(f"{option} takes numbers parted by commas; got {text}.") from None
+    if text is not None and count is not None and len(values) != count:
+        raise InputError(f"{option} takes {count} numbers; got {text}.")
+    return values

@@ -17,18 +17,23 @@ from mvfl.runtime.progress import say
 from mvfl.runtime.reading import named_errors
 
 SECOND = 0.1  # share of the largest piece from which another piece is a second animal or a shadow, and not dust
+GRABCUT_STEPS = 6
 SMALL = 48  # pixels of the longer side below which an animal shows too little
 
 
-def read_photo(path: Path, mask: Path | None = None) -> Float[Tensor, "4 height width"]:
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels
+
+
+def read_photo(path: Path, mask: Path | None = None, box: Box | None = None) -> Float[Tensor, "4 height width"]:
     """Any picture as RGBA in 0..1, upright, with the largest piece of its animal alone.
 
     Args:
         path: of the picture: 8 or 16 bits, grey, colour, palette, CMYK; held as its camera notes.
         mask: white = animal, of the same size; default: the alpha channel, or what differs from white.
+        box: around the whole animal, in which GrabCut finds its outline.
 
     Raises:
-        InputError: not a picture, or nothing in it, or a mask of another size.
+        InputError: not a picture, or nothing in it, or a mask of another size, or a box outside.
     """
     with named_errors(path, "a picture", "save it again as PNG or JPEG"):
         pixels = np.asarray(_eight_bit(ImageOps.exif_transpose(open_picture(path))).convert("RGBA"))
@@ -38,7 +43,36 @@ def read_photo(path: Path, mask: Path | None = None) -> Float[Tensor, "4 height 
             sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in (alpha, pixels)]
             raise InputError(f"{mask} is {sizes[0]} pixels, {path} {sizes[1]}: they must be equal.")
         pixels = np.dstack([pixels[..., :3], alpha])
-    return cut_out(with_mask(pixels, path) if mask is None else pixels, path.name)
+    elif box is not None:
+        pixels = np.dstack([pixels[..., :3], outlined(pixels[..., :3], box, path.name)])
+    return cut_out(with_mask(pixels, path) if mask is None and box is None else pixels, path.name)
+
+
+def outlined(picture: UInt8[np.ndarray, "height width 3"], box: Box, name: str) -> UInt8[np.ndarray, "height width"]:
+    """The mask (0 or 255) of what stands in a box, by GrabCut: its colours against those around the box.
+
+    Args:
+        picture: RGB.
+        box: around the whole animal, with some background on each side.
+        name: of the picture, for sentences.
+
+    Raises:
+        InputError: the box does not lie in the picture, or nothing in it differs from what is around.
+    """
+    left, top, width, height = box
+    inside = left >= 0 and top >= 0 and left + width <= picture.shape[1] and top + height <= picture.shape[0]
+    if not inside or min(width, height) < 8 or (width, height) == picture.shape[1::-1]:
+        raise InputError(
+            f"--box {','.join(map(str, box))} (left, top, width, height) must lie inside {name}, {picture.shape[1]} x "
+            f"{picture.shape[0]} pixels, with some background around it."
+        )
+    cv2.setRNGSeed(0)
+    labels, behind, animal = np.zeros(picture.shape[:2], np.uint8), np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(picture), labels, box, behind, animal, GRABCUT_STEPS, cv2.GC_INIT_WITH_RECT)
+    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    if found.sum() < 0.02 * width * height:
+        raise InputError(f"Nothing in --box of {name} differs from what is around it; draw a mask and give it with --mask.")
+    return cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) * 255
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

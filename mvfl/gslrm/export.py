@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,24 +78,28 @@ def filled_by(gaussians: Gaussians, cameras: list[Camera]) -> list[Camera]:
 
 
 @torch.no_grad()
-def save_film(gaussians: Gaussians, path: Path, views: int = 180, size: int = 512, renderer: Renderer = "auto") -> None:
-    """A film of the object turning once, H.264 at 30 frames a second.
+def save_film(moments: Sequence[Gaussians], path: Path, views: int = 180, size: int = 512, renderer: Renderer = "auto") -> None:
+    """A film of an object while the camera goes round it once, H.264 at 30 frames a second.
 
     Args:
-        gaussians: of one object.
+        moments: the object, or one object after another: a recording is played while the camera goes round.
         path: of the film, .mp4.
-        views: frames.
+        views: frames, at least one a moment.
         size: pixels per side.
         renderer: as for `render`.
     """
     import av
 
-    c2w, intrinsics = (t.to(gaussians.xyz.device) for t in camera_tensors(filled_by(gaussians, turntable(views, 20.0, size))))
+    views = max(views, len(moments))
+    largest = max(moments, key=reach_of)
+    place = largest.xyz.device
+    c2w, intrinsics = (t.to(place) for t in camera_tensors(filled_by(largest, turntable(views, 20.0, size))))
     with written_aside(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=30, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         for view in tracked(range(views), "film", views):
-            seen = render(gaussians, c2w[view : view + 1], intrinsics[view : view + 1], size, size, renderer=renderer).images[0]
+            now = moments[view * len(moments) // views]
+            seen = render(now, c2w[view : view + 1], intrinsics[view : view + 1], size, size, renderer=renderer).images[0]
             picture = np.asarray(to_pil(seen.clamp(0, 1)))
             film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         film.mux(stream.encode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,23 @@ from mvfl.runtime.files import InputError, written_aside
 
 # glTF, Wavefront and most programs stand things up along Y; our world stands along Z.
 Y_UP = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
-FORMATS = ("splat", "compressed.ply", "glb", "obj")
-MESHES = ("glb", "obj")
+PACKED, MESHES = "compressed.ply", ("glb", "obj")
+FORMATS = ("splat", PACKED, *MESHES)
+
+
+def require_known(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The formats, each once.
+
+    Raises:
+        InputError: one that is not known, or a mesh without the extra `mesh`.
+    """
+    for kind in kinds:
+        if kind not in FORMATS:
+            raise InputError(f"'{kind}' is no format; choose of {', '.join(FORMATS)}.")
+        missing = [m for m in ("trimesh", "skimage") if kind in MESHES and importlib.util.find_spec(m) is None]
+        if missing:
+            raise InputError(f"A mesh ({kind}) needs {' and '.join(missing)}: install mvfl[mesh].")
+    return tuple(dict.fromkeys(kinds))
 
 
 def packed(gaussians: Gaussians) -> bytes:
@@ -40,12 +56,9 @@ def _exported(gaussians: Gaussians, kind: str) -> bytes:
 
 
 def _mesh(gaussians: Gaussians, body: Body, scale: float, kind: str) -> bytes:
-    try:
-        import trimesh
+    import trimesh
 
-        vertices, faces, colours = body.mesh(gaussians)
-    except ImportError as error:
-        raise InputError(f"A mesh needs {error.name}: install mvfl[mesh].") from error
+    vertices, faces, colours = body.mesh(gaussians)
     shades = (255 * colours.numpy()).round().astype(np.uint8)
     mesh = trimesh.Trimesh(scale * vertices.numpy(), faces.numpy(), vertex_colors=shades, process=False)
     mesh.apply_transform(Y_UP)
@@ -67,18 +80,19 @@ def save_as(
         millimetres: in one world unit; meshes are then in metres, as glTF asks, otherwise in world units.
 
     Raises:
-        InputError: a kind that is not known, or a mesh without the extra `mesh`.
+        InputError: see `require_known`.
     """
     scale = millimetres / 1000 if millimetres else 1.0
-    writers: dict[str, Callable[[], bytes]] = {
-        "splat": lambda: _exported(gaussians, "splat"), "compressed.ply": lambda: packed(gaussians),
-        **{kind: (lambda kind=kind: _mesh(gaussians, body, scale, kind)) for kind in MESHES},
-    }  # fmt: skip
     files = []
-    for kind in kinds:
-        if kind not in writers:
-            raise InputError(f"'{kind}' is no format; choose of {', '.join(FORMATS)}.")
+    for kind in require_known(kinds):
+        data = (
+            _mesh(gaussians, body, scale, kind)
+            if kind in MESHES
+            else packed(gaussians)
+            if kind == PACKED
+            else _exported(gaussians, kind)
+        )
         with written_aside(folder / f"{name}.{kind}") as temporary:
-            temporary.write_bytes(writers[kind]())
+            temporary.write_bytes(data)
         files.append(folder / f"{name}.{kind}")
     return files

@@ -15,7 +15,11 @@ class ModelRecord(Record):
         gaussians: number of them.
         agreement: overlap (IoU) of the model's outline with the photographed one.
         length, width, height: of the box around the animal, along its horizontal main axis, across it, and upwards.
+        volume, surface: of the closed body, in cubes and squares of the unit.
         unit: of the lengths; world units where the cameras tell no scale.
+        elevation: of the camera, where several were tried: that whose model shows the photographed outline best.
+        elevation_margin: by how much its agreement exceeds the second best's.
+        embedding: of shape and posture, whatever place, heading and size (`mvfl.gslrm.body.spectrum`).
     """
 
     remedy = "delete its folder and run `mvfl reconstruct` again"
@@ -26,4 +30,9 @@ class ModelRecord(Record):
     length: float
     width: float
     height: float
+    volume: float
+    surface: float
     unit: Literal["mm", "world units"]
+    elevation: float | None = None
+    elevation_margin: float | None = None
+    embedding: list[float]

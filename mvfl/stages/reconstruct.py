@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.data.framing import framed, framing, training_pictures, usual_framing
-from mvfl.data.photos import cut_out, read_photo
+from mvfl.data.photos import Box, cut_out, read_photo
 from mvfl.data.pictures import composite, view_pictures, with_mask
 from mvfl.data.videos import frame_count, read_frames
-from mvfl.geometry.cameras import Camera
+from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import Rig
+from mvfl.metrics.pictures import to_pil
+from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.records.manifest import Manifest
 from mvfl.records.provenance import Provenance
 from mvfl.records.reconstructed import ModelRecord
 from mvfl.records.samples import CAMERAS, read_sample
-from mvfl.runtime.files import InputError, digest, sha256, written_aside
+from mvfl.runtime.files import InputError, digest, sha256
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
-from mvfl.stages.pages import inline, write_page
+from mvfl.stages.models_page import CUT_OUT, summarise
 from mvfl.stages.reconstructor import Model3D, Reconstructor
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -46,6 +47,8 @@ class Choice:
         every: of videos and data sets, use every n-th frame or sample.
         seed: of the noise; default: the experiment's.
         mask: of a single picture: white = animal.
+        box: of a single picture: left, top, width, height around the animal, in which its outline is found.
+        elevations: of the camera, degrees: each is tried, and that is kept whose model shows the photographed outline best.
     """
 
     view: int | None = None
@@ -54,6 +57,21 @@ class Choice:
     every: int = 1
     seed: int | None = None
     mask: Path | None = None
+    box: Box | None = None
+    elevations: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written besides; it changes no model.
+
+    Attributes:
+        film: `turntable.mp4` of each, and `film.mp4` of all.
+        formats: of `mvfl.gslrm.formats.FORMATS`.
+    """
+
+    film: bool = False
+    formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class Item:
 
 def run(
     sources: Sequence[Path], out: Path, learned: Path | None = None, choice: Choice = Choice(), rig: str = "ring60",
-    film: bool = False,
+    extras: Extras = Extras(),
 ) -> None:  # fmt: skip
     """Reconstruct everything that the sources hold; what is there already is kept.
 
@@ -87,15 +105,17 @@ def run(
         learned: experiment or base; default: the base that ships with mvfl.
         choice: how pictures are taken.
         rig: of a base: cameras to draw.
-        film: also write `turntable.mp4`.
+        extras: films and further formats.
 
     Raises:
         InputError: see the helpers.
     """
     reconstructor = Reconstructor.load(learned, _recorded_rig(sources) or rig)
     alone = len(sources) == 1 and sources[0].suffix.lower() in PICTURES
-    if choice.mask and not alone:
-        raise InputError("--mask is of one picture; cut several out by an alpha channel.")
+    if (choice.mask or choice.box) and not alone:
+        raise InputError("--mask and --box are of one picture; cut several out by an alpha channel.")
+    if choice.elevations and (choice.all_views or reconstructor.choice.view_conditioning not in TELLS_POSES):
+        raise InputError("--elevations needs pictures whose camera is not known, and a base or experiment that is told cameras.")
     names: list[str] = []
     waiting: list[Item] = []
     for item in tracked(_items(sources, choice, reconstructor), "pictures", _count(sources, choice)):
@@ -103,17 +123,17 @@ def run(
         if item.name in names:
             raise InputError(f"Two pictures are called {item.name}; rename one, or give them in two runs.")
         names.append(item.name)
-        if _is_done(folder, item, choice):
+        if _is_done(folder, item, choice, extras):
             continue
         waiting.append(item)
         if len(waiting) == reconstructor.choice.sampling.batch_size:
-            _make(waiting, out, alone, reconstructor, choice, film)
+            _make(waiting, out, alone, reconstructor, choice, extras)
             waiting = []
     if waiting:
-        _make(waiting, out, alone, reconstructor, choice, film)
+        _make(waiting, out, alone, reconstructor, choice, extras)
     if not names:
         raise InputError(f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos or samples.")
-    _summarise(out, [out if alone else out / name for name in names])
+    summarise(out, [out if alone else out / name for name in names], extras.film)
 
 
 # ------------------------------------------------------------------------------------------------------- what is given
@@ -163,7 +183,7 @@ def _items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor
         else:
             for file in _pictures_in(path) if path.is_dir() else [path]:
                 mark = sha256(file) + (sha256(choice.mask) if choice.mask else "")
-                yield Item(file.stem, mark, read_photo(file, choice.mask)[None])
+                yield Item(file.stem, mark, read_photo(file, choice.mask, choice.box)[None])
 
 
 def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Reconstructor) -> Item:
@@ -189,28 +209,39 @@ def _settings(item: Item, choice: Choice) -> dict[str, object]:
     return {**asdict(choice), "every": None, "mask": None, "pixels": item.mark}
 
 
-def _is_done(folder: Path, item: Item, choice: Choice) -> bool:
+def _is_done(folder: Path, item: Item, choice: Choice, extras: Extras) -> bool:
     """Whether a folder holds the model of this picture, made in this way."""
-    if not all((folder / name).is_file() for name in MADE):
+    if not all((folder / name).is_file() for name in (*MADE, *(f"animal.{kind}" for kind in extras.formats))):
         return False
     try:
+        ModelRecord.read(folder / "model.json")  # an older mvfl measured less
         return bool(Provenance.read(folder / "provenance.json").settings == _settings(item, choice))
     except InputError:
         return False
 
 
-def _make(items: list[Item], out: Path, alone: bool, reconstructor: Reconstructor, choice: Choice, film: bool) -> None:
+def _make(items: list[Item], out: Path, alone: bool, reconstructor: Reconstructor, choice: Choice, extras: Extras) -> None:
     """Reconstruct some items at once and write each."""
     for item, model in zip(items, _models(items, reconstructor, choice), strict=True):
         folder = out if alone else out / item.name
         (folder / "provenance.json").unlink(missing_ok=True)  # half a result must not count as done
-        model.save(folder, film=film)
-        length, width, height = model.extent
-        ModelRecord(
-            name=item.name, gaussians=len(model.gaussians), agreement=model.agreement, length=length, width=width, height=height,
-            unit="mm" if model.millimetres else "world units",
-        ).write(folder / "model.json")  # fmt: skip
+        model.save(folder, film=extras.film, formats=extras.formats)
+        if model.reference is not None:
+            to_pil(composite(item.rgba, 1.0)[0]).save(folder / CUT_OUT)
+        _measured(item.name, model).write(folder / "model.json")
         write_provenance(folder, "reconstruct", _settings(item, choice), reconstructor.sources, reconstructor.rig.hash)
+
+
+def _measured(name: str, model: Model3D) -> ModelRecord:
+    """The figures of a model."""
+    (length, width, height), scale, margin = model.extent, model.millimetres or 1.0, model.elevation_margin
+    tried = margin is not None and model.reference is not None
+    return ModelRecord(
+        name=name, gaussians=len(model.gaussians), agreement=model.agreement, length=length, width=width, height=height,
+        volume=model.body.volume * scale**3, surface=model.body.surface * scale**2,
+        unit="mm" if model.millimetres else "world units", embedding=model.body.embedding.tolist(),
+        elevation=round(model.cameras[model.reference or 0].spherical[1], 1) if tried else None, elevation_margin=margin,
+    )  # fmt: skip
 
 
 def _models(items: list[Item], reconstructor: Reconstructor, choice: Choice) -> list[Model3D]:
@@ -222,8 +253,31 @@ def _models(items: list[Item], reconstructor: Reconstructor, choice: Choice) -> 
     shown = torch.stack([_shown(item, reconstructor, choice) for item in items])
     seeds = None if choice.seed is None else [choice.seed] * len(items)
     own = [item.cameras or reconstructor.rig.cameras for item in items]
+    if choice.elevations:
+        return _of_best_elevation(shown, own, reconstructor, choice, seeds)
     models = reconstructor(shown, choice.view, own, seeds)
     return [Model3D(m.gaussians, m.views, m.cameras, m.reference, i.millimetres) for m, i in zip(models, items, strict=True)]
+
+
+def _of_best_elevation(
+    shown: Tensor, own: list[list[Camera]], reconstructor: Reconstructor, choice: Choice, seeds: list[int] | None
+) -> list[Model3D]:
+    """Of each picture the model of that camera elevation whose outline agrees best with the photographed one."""
+    reference = reconstructor.reference(choice.view)
+    tried = []
+    for elevation in choice.elevations:
+        cameras = [list(those) for those in own]
+        for those in cameras:
+            azimuth, _, distance = those[reference].spherical
+            turned = orbit_camera(azimuth, elevation, distance, those[reference].width)
+            those[reference] = replace(turned, fx=those[reference].fx, fy=those[reference].fy)
+        tried.append(reconstructor(shown, choice.view, cameras, seeds))
+    best = []
+    for models in zip(*tried, strict=True):
+        first, *others = sorted(models, key=lambda m: -m.agreement)
+        margin = first.agreement - max((m.agreement for m in others), default=0.0)
+        best.append(replace(first, elevation_margin=margin))
+    return best
 
 
 def _shown(item: Item, reconstructor: Reconstructor, choice: Choice) -> Float[Tensor, "3 side side"]:
@@ -245,21 +299,3 @@ def _warn_of_unusual_size(manifest: Manifest, rgba: Float[Tensor, "4 height widt
             f"Warning: in {name} the animal has a size ratio of {ratio:.2f}, in training {min(usual):.2f} to {max(usual):.2f}; "
             "try --reframe."
         )
-
-
-def _summarise(out: Path, folders: list[Path]) -> None:
-    """`models.csv` with a line per model, and a page with all of them, the least certain first."""
-    rows = [(folder, ModelRecord.read(folder / "model.json")) for folder in folders]
-    with written_aside(out / "models.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, [*ModelRecord.model_fields, "ply"])
-        table.writeheader()
-        for folder, record in rows:
-            table.writerow({**record.model_dump(), "ply": str((folder / "gaussians.ply").relative_to(out))})
-    ranked = sorted(rows, key=lambda row: row[1].agreement)
-    shown = [
-        (record, str(folder.relative_to(out)), inline(folder / "views.png"), inline(folder / "turntable.gif"))
-        for folder, record in ranked[:24]
-    ]
-    agreement = sorted(record.agreement for _, record in rows)
-    write_page(out / "index.html", "reconstructed", models=shown, count=len(rows), median=agreement[len(agreement) // 2])
-    say(f"{len(rows)} models; look at {out / 'index.html'}, figures in {out / 'models.csv'}.")

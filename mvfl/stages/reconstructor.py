@@ -19,8 +19,10 @@ from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.geometry.cameras import Camera
 from mvfl.geometry.rig import Rig, load_rig
 from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.body import Body, carved
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.export import save_film, visible_gaussians, write_model
+from mvfl.gslrm.formats import save_as
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.rendering import render
@@ -53,6 +55,7 @@ class Model3D:
         cameras: of the views, at the size of the pictures.
         reference: index of the view that was photographed; None: all were.
         millimetres: in one world unit, where the cameras tell.
+        elevation_margin: where several elevations of the camera were tried, by how much this one's agreement exceeds the others'.
     """
 
     gaussians: Gaussians
@@ -60,6 +63,7 @@ class Model3D:
     cameras: list[Camera]
     reference: int | None = None
     millimetres: float | None = None
+    elevation_margin: float | None = None
 
     @torch.no_grad()
     def render(self, cameras: Sequence[Camera]) -> Float[Tensor, "view 3 height width"]:
@@ -95,8 +99,20 @@ class Model3D:
             sizes.append(float(high - low) * (self.millimetres or 1.0))
         return sizes[0], sizes[1], sizes[2]
 
-    def save(self, folder: Path, turntable_views: int = 12, film: bool = False) -> None:
-        """Write `gaussians.ply`, `viewer.html`, `views/`, `views.png`, `turntable.gif` and `.png`; on wish `turntable.mp4`."""
+    @cached_property
+    def body(self) -> Body:
+        """The closed body that the Gaussians enclose: volume, surface, embedding, mesh."""
+        return carved(self.gaussians)
+
+    def save(self, folder: Path, turntable_views: int = 12, film: bool = False, formats: tuple[str, ...] = ()) -> None:
+        """Write `gaussians.ply`, `viewer.html`, `views/`, `views.png`, `turntable.gif` and `.png`.
+
+        Args:
+            folder: where to.
+            turntable_views: pictures of the turntable.
+            film: also `turntable.mp4`.
+            formats: further files, of `mvfl.gslrm.formats.FORMATS`.
+        """
         (folder / "views").mkdir(parents=True, exist_ok=True)
         for v, image in enumerate(self.views):
             to_pil(image).save(folder / "views" / f"cam_{v:03d}.png")
@@ -107,7 +123,9 @@ class Model3D:
         write_model(self.gaussians, turntable_views, self.views.shape[-1], "auto", folder)
         write_viewer(folder / "viewer.html", self.gaussians, f"3D model of {folder.name}")
         if film:
-            save_film(self.gaussians, folder / "turntable.mp4")
+            save_film([self.gaussians], folder / "turntable.mp4")
+        if formats:
+            save_as(formats, self.gaussians, self.body, folder, millimetres=self.millimetres)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""What many reconstructions became together: tables of figures, a page, a viewer and a film that go through all of them."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from mvfl.gslrm.export import save_film
+from mvfl.gslrm.ply import load_ply
+from mvfl.records.reconstructed import ModelRecord
+from mvfl.runtime.files import written_aside
+from mvfl.runtime.progress import say
+from mvfl.stages.pages import inline, write_page
+from mvfl.stages.turnable import write_sequence
+
+CUT_OUT = "cut_out.png"
+SHOWN = 24  # models on the page
+Row = tuple[Path, ModelRecord]
+
+
+def summarise(out: Path, folders: list[Path], film: bool = False) -> None:
+    """Write tables, a page with the least certain models first, and of several models a viewer that goes through them.
+
+    That is `models.csv` and `embeddings.csv` (Parquet, too, where pyarrow is installed), `index.html`, `viewer.html`, `film.mp4`.
+
+    Args:
+        out: gets the files.
+        folders: of the models, in order.
+        film: whether to write the film.
+    """
+    rows = [(folder, ModelRecord.read(folder / "model.json")) for folder in folders]
+    figures = [{**r.model_dump(exclude={"embedding"}), "ply": str((f / "gaussians.ply").relative_to(out))} for f, r in rows]
+    _write_table(out / "models.csv", figures)
+    _write_table(out / "embeddings.csv", [{"name": r.name, **{f"e{i}": v for i, v in enumerate(r.embedding)}} for _, r in rows])
+    every = 0
+    if len(rows) > 1:
+        moments = [(record.name, load_ply(folder / "gaussians.ply")) for folder, record in rows]
+        every = write_sequence(out / "viewer.html", moments, f"{len(rows)} 3D models")
+        if film:
+            save_film([gaussians for _, gaussians in moments], out / "film.mp4")
+    ranked = sorted(rows, key=lambda row: row[1].agreement)
+    agreement = [record.agreement for _, record in ranked]
+    write_page(
+        out / "index.html", "reconstructed", models=[_shown(out, row) for row in ranked[:SHOWN]], count=len(rows),
+        median=agreement[len(agreement) // 2], every=every, film=(out / "film.mp4").is_file() and film,
+    )  # fmt: skip
+    say(f"{len(rows)} models; look at {out / 'index.html'}, figures in {out / 'models.csv'}.")
+
+
+def _shown(out: Path, row: Row) -> dict[str, Any]:
+    """What the page shows of a model."""
+    folder, record = row
+    given = folder / CUT_OUT
+    return {
+        "record": record, "folder": str(folder.relative_to(out)), "given": inline(given) if given.is_file() else None,
+        "views": inline(folder / "views.png"), "turntable": inline(folder / "turntable.gif"),
+    }  # fmt: skip
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """CSV, and Parquet beside it where pyarrow is installed."""
+    with written_aside(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        table = csv.DictWriter(handle, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    if importlib.util.find_spec("pyarrow"):
+        import pandas
+
+        with written_aside(path.with_suffix(".parquet")) as temporary:
+            pandas.DataFrame(rows).to_parquet(temporary)
