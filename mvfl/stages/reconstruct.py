@@ -206,7 +206,8 @@ def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Rec
 
 # ------------------------------------------------------------------------------------------------------------ results
 def _settings(item: Item, choice: Choice) -> dict[str, object]:
-    return {**asdict(choice), "every": None, "mask": None, "pixels": item.mark}
+    plain = {"box": choice.box and list(choice.box), "elevations": list(choice.elevations)}  # as JSON gives them back
+    return {**asdict(choice), **plain, "every": None, "mask": None, "pixels": item.mark}
 
 
 def _is_done(folder: Path, item: Item, choice: Choice, extras: Extras) -> bool:

@@ -20,11 +20,12 @@ from mvfl.data.photos import read_photo
 from mvfl.data.pictures import view_pictures
 from mvfl.geometry.cameras import orbit_camera, turntable
 from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.body import DEGREES, SHELLS
 from mvfl.gslrm.export import filled_by
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.stages.reconstruct import Choice, run
+from mvfl.stages.reconstruct import Choice, Extras, run
 from mvfl.stages.reconstructor import Model3D, Reconstructor, read_experiment
 
 
@@ -95,6 +96,13 @@ def test_an_unfinished_experiment_names_the_target_to_run(tmp_path: Path) -> Non
         read_experiment(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def few_small_silhouettes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights draw Gaussians as large as the picture, which take long; tests/unit/test_body.py looks at the body itself."""
+    for name, value in (("SIZE", 24), ("AROUND", 3), ("SIDE", 24)):
+        monkeypatch.setattr(f"mvfl.gslrm.body.{name}", value)
+
+
 @pytest.fixture(scope="module")
 def base(tiny_base: Path) -> Path:
     return tiny_base.parent / "pipeline"
@@ -121,14 +129,44 @@ def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missi
     run([pictures], out, base)
     assert [row["name"] for row in table(out)] == ["mouse0", "mouse1", "mouse2"]
     assert all(0 <= float(row["agreement"]) <= 1 and row["unit"] == "world units" for row in table(out))
+    assert all(float(row["volume"]) > 0 and float(row["surface"]) > 0 for row in table(out))
+    assert [len(row) for row in csv.reader((out / "embeddings.csv").read_text().splitlines())] == [1 + SHELLS * DEGREES] * 4
+    assert (out / "mouse0" / "cut_out.png").is_file() and (out / "viewer.html").is_file(), "one page goes through all"
     assert "3 3D models" in (out / "index.html").read_text() and "http" not in (out / "index.html").read_text().replace("data:", "")
     before = {i: (out / f"mouse{i}" / "gaussians.ply").stat().st_mtime_ns for i in range(3)}
     (out / "mouse1" / "gaussians.ply").unlink()
     run([pictures], out, base)
     after = {i: (out / f"mouse{i}" / "gaussians.ply").stat().st_mtime_ns for i in range(3)}
     assert {i for i in range(3) if before[i] != after[i]} == {1}
-    run([pictures / "mouse2.png"], tmp_path / "one", base, Choice(seed=3))
+    run([pictures / "mouse2.png"], tmp_path / "one", base, Choice(seed=3), extras=Extras(formats=("splat", "glb")))
     assert (tmp_path / "one" / "gaussians.ply").is_file(), "of one picture, the folder itself"
+    assert (tmp_path / "one" / "animal.splat").is_file() and (tmp_path / "one" / "animal.glb").is_file()
+
+
+def test_of_several_elevations_of_the_camera_the_one_that_fits_best_is_kept(base: Path, pictures: Path, tmp_path: Path) -> None:
+    run([pictures / "mouse0.png"], tmp_path / "out", base, Choice(elevations=(5.0, 40.0)))
+    (row,) = table(tmp_path / "out")
+    assert float(row["elevation"]) in (5.0, 40.0) and float(row["elevation_margin"]) >= 0
+    alone = {}
+    for elevation in (5.0, 40.0):
+        run([pictures / "mouse0.png"], tmp_path / str(elevation), base, Choice(elevations=(elevation,)))
+        alone[elevation] = float(table(tmp_path / str(elevation))[0]["agreement"])
+    assert float(row["agreement"]) == max(alone.values()) == alone[float(row["elevation"])]
+    with pytest.raises(InputError, match="--elevations needs pictures whose camera is not known"):
+        run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(elevations=(5.0,), all_views=True))
+
+
+def test_in_a_box_the_outline_is_found_and_a_box_outside_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 4, (96, 96, 3))
+    photo = np.full((96, 96, 3), (170, 150, 120)) + noise
+    body = np.asarray(mouse())[..., 3] > 0
+    photo[body] = np.array([60, 60, 66]) + noise[body]
+    Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(tmp_path / "photo.png")
+    found = read_photo(tmp_path / "photo.png", box=(10, 20, 76, 56))[3].numpy() > 0.5
+    assert (found & body).sum() / (found | body).sum() > 0.95
+    for box in ((50, 20, 76, 56), (-1, 0, 50, 50), (0, 0, 96, 96), (10, 10, 4, 40)):
+        with pytest.raises(InputError, match=r"must lie inside photo\.png, 96 x 96"):
+            read_photo(tmp_path / "photo.png", box=box)
 
 
 def test_samples_are_drawn_with_their_own_cameras_or_go_straight_to_3d(base: Path, tiny_data: Path, tmp_path: Path) -> None:
