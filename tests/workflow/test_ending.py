@@ -104,6 +104,64 @@ def test_prompts_are_judged_by_their_content(finished: Path) -> None:
     assert "train_mvdiffusion" in plan and "score_checkpoint" in plan
 
 
+def documented_targets() -> list[str]:
+    """Targets of all commands that the documents tell people to type."""
+    text = "\n".join(file.read_text() for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+    commands = re.findall(r"^snakemake ([^#\n]+)", text, re.M) + re.findall(r"`snakemake ([^`\n]+)`", text)
+    targets: set[str] = set()
+    for command in commands:
+        words = re.sub(r"--(?:profile|configfile|config|report|set-scatter|retries|cores) \S+", "", command).split()
+        assert "--configfile" not in words[:-1], f"`snakemake {command}`: targets stand before --configfile"
+        targets |= {word for word in words if re.fullmatch(r"[a-z_]+[a-z]", word)}
+    return sorted(targets)
+
+
+def test_every_documented_target_exists_and_can_be_planned(finished: Path) -> None:
+    targets = documented_targets()
+    assert {"data", "train", "gslrm", "case_b", "zero_shot", "compare"} <= set(targets)
+    assert "rule" in again(finished, "-n", *(t for t in targets if t not in ("sweep", "gslrm_curriculum")))
+
+
+def test_the_plan_counts_with_the_speed_of_an_earlier_run_here(finished: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "here.yaml"
+    overlay.write_text(yaml.safe_dump({"results": str(finished)}))
+    command = [str(BIN / "mvfl"), "plan", "configs/ci.yaml", str(overlay)]
+    text = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, check=True
+    ).stdout
+    (row,) = [line for line in text.splitlines() if line.split()[:1] == [EXPERIMENT]]
+    assert "an earlier run" in row and "one H100" not in row
+    assert all(f"{name}: verdict after" in text for name in (EXPERIMENT, "facelift_prompt", "realistic_prompt", "curriculum"))
+
+
+def test_light_rules_run_without_torch(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster they run on the head node, and torch alone takes seconds: here nothing can import it."""
+    for library in ("torch", "diffusers", "transformers"):
+        (tmp_path / library).mkdir()
+        (tmp_path / library / "__init__.py").write_text("raise ImportError('torch is loaded')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    light = ["decide", "join_synthetic", "render_report", "write_journal"]
+    text = again(finished, "--forcerun", *light, "prepare_base", "--until", *light, "prepare_base")
+    assert all(f"rule {rule}:" in text or f"checkpoint {rule}:" in text for rule in [*light, "prepare_base"]), text[-2000:]
+    with pytest.raises(AssertionError, match="torch is loaded"):
+        again(finished, "--forcerun", "score_checkpoint", "--until", "score_checkpoint")
+
+
+def test_the_log_of_an_experiment_is_its_own(finished: Path, tmp_path: Path) -> None:
+    copied = {"description": "another one", "training": {"log_every": 1}}
+    overlay = tmp_path / "beside.yaml"
+    overlay.write_text(yaml.safe_dump({"experiments": {f"{EXPERIMENT}-b": {**copied, "wandb_run": "b", "prompt_style": "simple"}}}))
+    snakemake(f"train_{EXPERIMENT}-b", results=finished, config=("ci", str(finished / "override.yaml"), str(overlay)))
+
+    def shown(name: str) -> str:
+        command = [str(BIN / "mvfl"), "logs", name, "--results", str(finished), "-n", "200"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    begun = shown(f"{EXPERIMENT}-b")
+    assert "Starting at step 0" in begun, "the newest log is that of the experiment beside it"
+    assert "Starting at step 0" not in shown(EXPERIMENT) and shown(EXPERIMENT)
+
+
 @pytest.mark.parametrize("stage", ["train", "synthetic", "gslrm"])
 def test_why_names_what_changed(stage: Stage, finished: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "here.yaml"
