@@ -141,7 +141,7 @@ class MultiViewTraining:
         self.ema.to(self.device)
         self.model, self.optimizer = self.accelerator.prepare(self.unet, self.optimizer)
         self.compiled = compiles(self.t.compile)
-        self.forward = torch.compile(self.model) if self.compiled else self.model
+        self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
 
     def snapshot(self) -> dict[str, Any]:
         """What is needed to go on bit for bit."""

@@ -66,7 +66,7 @@ class Extras:
     """What is written besides; it changes no model.
 
     Attributes:
-        film: `turntable.mp4` of each, and `film.mp4` of all.
+        film: `turntable.mp4` of a single picture, `film.mp4` that goes round all of several.
         formats: of `mvfl.gslrm.formats.FORMATS`.
     """
 
@@ -226,7 +226,7 @@ def _make(items: list[Item], out: Path, alone: bool, reconstructor: Reconstructo
     for item, model in zip(items, _models(items, reconstructor, choice), strict=True):
         folder = out if alone else out / item.name
         (folder / "provenance.json").unlink(missing_ok=True)  # half a result must not count as done
-        model.save(folder, film=extras.film, formats=extras.formats)
+        model.save(folder, film=extras.film and alone, formats=extras.formats)
         if model.reference is not None:
             to_pil(composite(item.rgba, 1.0)[0]).save(folder / CUT_OUT)
         _measured(item.name, model).write(folder / "model.json")
