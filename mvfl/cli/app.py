@@ -60,7 +60,7 @@ def reconstruct(
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
     rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
-    film: Annotated[bool, typer.Option("--film", help="also turntable.mp4, or film.mp4 of several: 512 px; minutes on a CPU")] = False,
+    film: Annotated[bool, typer.Option("--film", help="also turntable.mp4, or film.mp4 of several; minutes on a CPU")] = False,
     also: Annotated[list[str] | None, typer.Option(help="further files: splat, compressed.ply, or meshes: glb, obj")] = None,
     threads: Threads = 2,
     log: Log = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mvfl.config.strict import Strict, setting
 
@@ -24,17 +24,13 @@ class GslrmLosses(Strict):
     l2: float = Field(1.0, ge=0)
     masked_l2: float = Field(0.0, ge=0, description="squared error inside the mask only; add `alpha`, or floaters are free")
     ssim: float = Field(0.0, ge=0)
-    perceptual: float = Field(0.0, ge=0, description="needs `vgg_path`")
+    perceptual: float = Field(0.0, ge=0, description="features of VGG-19")
     pixelalign: float = Field(0.0, ge=0)
     pointsdist: float = Field(0.0, ge=0)
     alpha: float = Field(0.0, ge=0, description="mean |rendered opacity - mask|; removes floaters")
-    vgg_path: Path | None = Field(None, description="VGG-19 weights (.safetensors) for the perceptual term")
-
-    @model_validator(mode="after")
-    def _perceptual_needs_weights(self) -> GslrmLosses:
-        if self.perceptual > 0 and self.vgg_path is None:
-            raise ValueError("perceptual > 0 needs vgg_path: the VGG-19 weights are not shipped.")
-        return self
+    vgg_path: Path | None = Field(
+        None, description="VGG-19 of the perceptual term, alone or in a checkpoint; default: the base's checkpoint"
+    )
 
 
 class GslrmFinetuning(Strict):

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
+from mvfl.gslrm.checkpoint import loss_networks
 from mvfl.gslrm.model import Rays
 from mvfl.gslrm.rendering import Rendering
+from mvfl.runtime.files import InputError
 from mvfl.runtime.weights import load_strictly, read_tensors, require_sound
 
 VGG_MEAN = (123.68, 116.779, 103.939)
@@ -46,14 +48,25 @@ class Vgg19(nn.Module):
 
 
 def load_vgg(path: Path) -> Vgg19:
-    """Read `conv<i>.weight|bias`; entries of later convolutions are ignored since no feature uses them.
+    """Read VGG-19 by itself (`conv<i>.weight|bias`), or out of a GS-LRM checkpoint that was published with its loss networks.
+
+    Entries of later convolutions are ignored since no feature uses them.
+
+    Args:
+        path: `.safetensors` or `.pt`.
 
     Raises:
         InputError: missing, damaged, or lacking a tensor.
     """
     vgg = Vgg19()
     wanted = vgg.state_dict()
-    state = {k: v for k, v in read_tensors(path, "VGG-19 weights").items() if k in wanted}
+    state = loss_networks(path)
+    state = {k: v for k, v in (state or read_tensors(path, "VGG-19 weights")).items() if k in wanted}
+    if not state:
+        raise InputError(
+            f"{path} holds no VGG-19: the perceptual term needs its weights, as the published GS-LRM checkpoint holds them. Name "
+            "a file that does in gslrm.losses.vgg_path, or set perceptual to 0."
+        )
     load_strictly(vgg, state, str(path))
     require_sound(state, str(path))
     return vgg

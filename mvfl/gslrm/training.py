@@ -75,7 +75,7 @@ class GslrmTraining:
         share = freeze(self.model, s.freeze.transformer_until, s.freeze.patch_embedder, s.freeze.positional_embeddings)
         say(f"GS-LRM: {share:.1%} of the parameters are trained.")
         self.model.gradient_checkpointing = s.gradient_checkpointing
-        self.vgg = load_vgg(s.losses.vgg_path).to(self.device) if s.losses.vgg_path else None
+        self.vgg = load_vgg(s.losses.vgg_path or checkpoint).to(self.device) if s.losses.perceptual > 0 else None
         # Weights and two moments per state, one state in the making, and the written weights.
         weight_bytes = 4 * sum(p.numel() for p in self.model.parameters())
         require_space(folder, 3 * weight_bytes * (KEPT_STATES + 1) + weight_bytes, "Fine-tuning of GS-LRM", "the number of results")

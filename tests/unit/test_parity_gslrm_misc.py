@@ -15,12 +15,14 @@ from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
 from mvfl.geometry.cameras import turntable
 from mvfl.geometry.rig import load_rig
 from mvfl.geometry.tensors import camera_tensors
+from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.gaussians import Gaussians, evaluate_sh, filter_indices, rotation_matrices
-from mvfl.gslrm.losses import VGG_CHANNELS, PixelGaussians, Targets, Vgg19, gslrm_loss, losses_at
-from mvfl.gslrm.model import pixel_rays
+from mvfl.gslrm.losses import VGG_CHANNELS, PixelGaussians, Targets, Vgg19, gslrm_loss, load_vgg, losses_at
+from mvfl.gslrm.model import Gslrm, GslrmConfig, pixel_rays
 from mvfl.gslrm.ply import load_ply, save_ply
 from mvfl.gslrm.rendering import Rendering
 from mvfl.metrics.image import full_psnr, full_ssim
+from mvfl.runtime.files import InputError
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,19 @@ def test_perceptual_features_are_the_original_ones(vgg: Vgg19, io: dict, table: 
     features = vgg(io["target_rgba"].flatten(0, 1)[:, :3])[1:]
     means = [float(f.abs().mean()) for f in features]
     assert means == pytest.approx(table["vgg_feature_mean_abs_of_target"], rel=1e-5)
+
+
+def test_the_loss_network_is_read_out_of_a_published_checkpoint(vgg: Vgg19, tmp_path: Path) -> None:
+    """Trained with the perceptual term, the original carries 32 further entries, which the network itself does not load."""
+    model = Gslrm(GslrmConfig(32, patch_size=8, width=64, layers=1, head_width=32))
+    carried = {f"loss_calculator.perceptual_loss_module.net.{k}": v for k, v in vgg.state_dict().items()}
+    torch.save({"model": {**model.state_dict(), **carried}, "param_update_step": 1, "head_width": 32}, tmp_path / "ckpt.pt")
+    found = load_vgg(tmp_path / "ckpt.pt").state_dict()
+    assert found.keys() == vgg.state_dict().keys() and all(torch.equal(found[k], v) for k, v in vgg.state_dict().items())
+    assert load_gslrm(tmp_path / "ckpt.pt", 32).state_dict().keys() == model.state_dict().keys()
+    torch.save({"model": model.state_dict(), "head_width": 32}, tmp_path / "ckpt.pt")
+    with pytest.raises(InputError, match=r"ckpt\.pt holds no VGG-19: the perceptual term needs its weights"):
+        load_vgg(tmp_path / "ckpt.pt")
 
 
 @pytest.mark.parametrize("tag", ["masked", "unmasked"])
