@@ -41,6 +41,29 @@ def slot_words(rig: Rig, order: Sequence[int]) -> list[int]:
     return [distances.index(min(distances)) for distances in apart]
 
 
+def slot_directions(rig: Rig, mode: ViewConditioning, references: Sequence[int]) -> list[str] | None:
+    """Where each slot's camera stands as seen from the input's, in words; None where that differs between the inputs.
+
+    Args:
+        rig: cameras.
+        mode: how slots are ordered.
+        references: views that were inputs.
+    """
+    tables = set()
+    for reference in set(references):
+        order = slot_views(rig, reference, mode)
+        turns = [(rig.cameras[view].spherical[0] - rig.cameras[reference].spherical[0] + 180) % 360 - 180 for view in order]
+        tables.add(tuple(_direction(round(turn)) for turn in turns))
+    return list(tables.pop()) if len(tables) == 1 else None
+
+
+def _direction(turn: int) -> str:
+    """A camera that stands `turn` degrees on, counted against the clock as seen from above: to the right of the one that looks."""
+    if turn == 0:
+        return "input"
+    return "opposite" if abs(turn) >= 175 else f"{abs(turn)}\N{DEGREE SIGN} to the {'right' if turn > 0 else 'left'}"
+
+
 class Told(NamedTuple):
     """What the slots of some objects are told; N = objects x slots, slot fastest.
 

@@ -74,6 +74,8 @@ class ViewScores(Record):
         loss_trend: of the training.
         reached: Unix time of the last training step before the verdict.
         lpips: per kind of picture, where files for it were named.
+        colour_drift: how much lighter, redder, yellower the drawn animals are (`mvfl.metrics.colour.colour_drift`).
+        directions: of each slot's camera as seen from the input's, where it is the same for every input.
     """
 
     remedy = "run the `evaluate` target first"
@@ -92,6 +94,8 @@ class ViewScores(Record):
     loss_trend: LossTrend
     reached: float | None
     lpips: Metrics | None = Field(None, description="lower is more alike")
+    colour_drift: Metrics | None = None
+    directions: list[str] | None = None
 
 
 class ReconstructionScore(Strict):

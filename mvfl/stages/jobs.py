@@ -189,6 +189,7 @@ class ReportJob(Job):
 
     name: str
     experiment: Experiment
+    rendered: bool = Field(False, description="whether the pictures are rendered, not recorded")
     evaluation: Annotated[Path, Made(Verdict.names), Field(description="folder of the verdict")]
     gslrm: Annotated[Path | None, Made(Reconstruction.names)] = Field(None, description="folder of the GS-LRM result")
     out: Path

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mvfl.config.bases import HubBase, LocalBase, ScratchBase
-from mvfl.config.datasets import FolderDataset, MarkerlessDataset
+from mvfl.config.datasets import FolderDataset, MarkerlessDataset, RodentDataset
 from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.routing import Route, drawing_step, ending, evaluation_step, follow, segment_ends
@@ -153,9 +153,10 @@ class Plan:
 
     def report(self, name: str, case: Case) -> jobs.ReportJob:
         """Write an experiment's page; the 3D result belongs on it only where the verdict was A."""
-        layout = self.layout
+        layout, e = self.layout, self.experiment(name)
         return jobs.ReportJob(
-            name=name, experiment=self.experiment(name), evaluation=layout.verdict(name, self.verdict_step(name)).folder,
+            name=name, experiment=e, rendered=isinstance(self.config.datasets[e.dataset], RodentDataset),
+            evaluation=layout.verdict(name, self.verdict_step(name)).folder,
             gslrm=layout.reconstruction(name).folder if case == "A" else None, out=layout.report(name),
         )  # fmt: skip
 

@@ -44,6 +44,7 @@ def run(job: ReportJob) -> None:
         job.out,
         "page",
         name=job.name,
+        made="rendered" if job.rendered else "recorded",
         decision=decision,
         metrics=scores,
         settings=settings,

@@ -15,6 +15,7 @@ from mvfl.layout import Checkpoint, Verdict
 from mvfl.metrics.lpips import load_lpips
 from mvfl.metrics.pictures import save_grid, save_loss_curve
 from mvfl.mvdiffusion.sampling import Sampler
+from mvfl.mvdiffusion.slots import slot_directions
 from mvfl.records.checkpoint import step_of
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.scores import ViewScores
@@ -59,14 +60,15 @@ def run(job: ScoreJob) -> None:
     trend = loss_trend(log)
     others = baselines(manifest, truth, job.sampling.view_conditioning)
     measurements, detail = measure(images, truth, others, trend.state)
+    directions = slot_directions(manifest.rig, job.sampling.view_conditioning, truth.references)
     scores = ViewScores(
         experiment=job.experiment, step=step, pairs=len(pairs), measurements=measurements,
-        loss_trend=trend,
+        loss_trend=trend, directions=directions,
         reached=log[-1]["time"] if log else None, lpips=_lpips(job.scoring, truth, {"model": images, **others}), **detail,
     )  # fmt: skip
     job.out.mkdir(parents=True, exist_ok=True)
     scores.write(out.metrics)
-    _plot(out, truth, images, log, step)
+    _plot(out, truth, images, log, step, directions)
     inputs: dict[str, Path | str] = {
         "checkpoint": checkpoint.provenance, "manifest": job.manifest, "base": job.base, "prompts": job.prompts,
     }  # fmt: skip
@@ -85,13 +87,11 @@ def _lpips(settings: Scoring, truth: Truth, pictures: dict[str, Views]) -> dict[
     return {name: float(d.view(shape)[truth.scored].mean()) for name, d in distances.items()}
 
 
-def _plot(out: Verdict, truth: Truth, images: Views, log: list[dict[str, Any]], step: int) -> None:
+def _plot(out: Verdict, truth: Truth, images: Views, log: list[dict[str, Any]], step: int, directions: list[str] | None) -> None:
     """A few animals, recorded above sampled, and the training loss."""
     rows = []
     for i in range(0, len(images), max(1, len(images) // 4)):
-        label = f"{truth.names[i][-4:]} ref {truth.references[i]}"
-        rows += [(f"recorded {label}", truth.images[i]), (f"sampled {label}", images[i])]
-    rolled = set(truth.reference_slots) == {0}  # the published order has its input in the slot of its camera
-    headings = [f"slot {s}" + (" (input)" if rolled and s == 0 else "") for s in range(images.shape[1])]
-    save_grid(out.views, rows[:8], headings)
+        label = f"{truth.names[i][-4:]}, input: view {truth.references[i]}"
+        rows += [(f"recorded {label}", truth.images[i]), (f"drawn {label}", images[i])]
+    save_grid(out.views, rows[:8], directions or [f"slot {s}" for s in range(images.shape[1])])
     save_loss_curve(out.loss, log, [step])

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mvfl.metrics.colour import colour_drift
 from mvfl.metrics.consistency import Consistency, view_consistency
 from mvfl.records.scores import Measurements
 from mvfl.verdict.scores import METRICS, Truth, copy_score, score_views, slot_assignment
@@ -82,6 +83,7 @@ def measure(
         "hull_iou_per_slot": [sum(c) / len(c) for c in zip(*(d.hull_iou_per_view for d in sampled), strict=True)],
         "colour_consistency": sum(r[1] for r in agreement) / len(agreement),
         "per_reference": _per_reference(scores, right, truth),
+        "colour_drift": colour_drift(images[scored], truth.images[scored], truth.alphas[scored]),
     }
     return measurements, detail
 

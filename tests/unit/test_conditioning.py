@@ -18,7 +18,7 @@ from mvfl.geometry.rig import Rig, load_rig
 from mvfl.mvdiffusion.batches import Recorded, make_batch
 from mvfl.mvdiffusion.conditioning import pluecker_rays, pose_features
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.slots import slot_orders, slot_words
+from mvfl.mvdiffusion.slots import slot_directions, slot_orders, slot_views, slot_words
 from mvfl.mvdiffusion.unet import build_unet, widen_conv_in, with_view_conditioning, with_views
 from mvfl.runtime.files import InputError
 
@@ -168,3 +168,15 @@ def test_weights_serve_any_number_of_views(tiny_pipeline: MultiViewPipeline) -> 
         labels = torch.randn(views, unet.config.projection_class_embeddings_input_dim)
         x, text = torch.randn(views, unet.config.in_channels, 16, 16), torch.randn(views, 77, 64)
         assert unet(x, torch.tensor(5), encoder_hidden_states=text, class_labels=labels).sample.shape[0] == views
+
+
+def test_slots_are_named_by_where_their_camera_stands_as_seen_from_the_input() -> None:
+    ring = load_rig("ring60")
+    named = slot_directions(ring, "rays", [0, 1, 5])
+    assert named == ["input", "60° to the left", "120° to the left", "opposite", "120° to the right", "60° to the right"]
+    order, right = slot_views(ring, 2, "rays"), ring.cameras[2].w2c[0, :3]  # the input's own x axis, to its right
+    for view, name in zip(order, named, strict=True):
+        if "right" in name:
+            assert (ring.cameras[view].position - ring.cameras[2].position) @ right > 0
+    assert slot_directions(load_rig("markerless_mouse_1"), "rays", [0, 1]) is None, "on an uneven rig they differ"
+    assert slot_directions(load_rig("markerless_mouse_1"), "rays", [0]) is not None
