@@ -16,7 +16,7 @@ from mvfl.stages.pages import inline, write_page
 from mvfl.stages.turnable import write_sequence
 
 CUT_OUT = "cut_out.png"
-SHOWN = 24  # models on the page
+SHOWN = 16  # models on the page, 0.2 MB each
 Row = tuple[Path, ModelRecord]
 
 
