@@ -15,7 +15,6 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mvfl.geometry.cameras import ORBIT_DISTANCE
 from mvfl.gslrm.formats import packed
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.runtime.files import write_text
@@ -80,7 +79,7 @@ def _turned(rotations: torch.Tensor) -> torch.Tensor:
 def _settings(moments: Sequence[Gaussians]) -> dict[str, Any]:
     """The viewer's own settings: white background, the animal filling the picture, seen from the front and a little above."""
     reach = max(float(gaussians.xyz.norm(dim=1).quantile(0.98)) for gaussians in moments)
-    distance = min(ORBIT_DISTANCE, max(0.3, 2.3 * reach / torch.tan(torch.deg2rad(torch.tensor(FIELD_OF_VIEW / 2))).item()))
+    distance = max(0.3, 1.3 * reach / math.tan(math.radians(FIELD_OF_VIEW / 2)) + 0.5 * reach)  # what is nearer looks larger
     pose = {"position": [distance * 0.94, distance * 0.34, 0.0], "target": [0, 0, 0], "fov": FIELD_OF_VIEW}
     off = {
         "sharpness": {"enabled": False, "amount": 0}, "bloom": {"enabled": False, "intensity": 1, "blurLevel": 2},
