@@ -120,6 +120,17 @@ def check_base(
         raise typer.Exit(1)
 
 
+@base_app.command("original")
+def write_original(
+    experiment: Annotated[Path, typer.Argument(help="results/experiments/<name>, finished")],
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+) -> None:
+    """Write what an experiment learned in the original program's file layout, where that is exact."""
+    from mvfl.stages import original
+
+    original.write_original(experiment, out)
+
+
 for _stage in STAGES:
     _add(base_app if _stage in ("fetch", "base", "export") else stages_app, _stage)
 

@@ -19,7 +19,8 @@ from mvfl.mvdiffusion.conditioning import drop_masks, image_class_labels, snr_we
 from mvfl.mvdiffusion.encoding import clip_pixels
 from mvfl.mvdiffusion.objective import Batch, Draws, Objective
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.unet import build_unet
+from mvfl.mvdiffusion.unet import build_unet, original_config, with_view_conditioning
+from mvfl.runtime.files import InputError
 from mvfl.runtime.weights import load_strictly
 
 NETWORK_LIMIT = 2e-5
@@ -295,3 +296,15 @@ def test_clip_xyz_is_an_honest_option() -> None:
     out = model(io["image"][:, :, :3], io["c2w"], io["fxfycxcy"])
     for b, g in enumerate(out.gaussians):
         torch.testing.assert_close(g.xyz, io["clip.xyz"][b], atol=NETWORK_LIMIT, rtol=0)
+
+
+def test_the_original_s_configuration_comes_back_as_it_was() -> None:
+    published = settings("unet_tiny/config.json")["constructor"]
+    written = original_config(build_unet(published))
+    assert written.pop("_class_name") == "UNetMV2DConditionModel"
+    assert {k: written[k] for k in published} == published
+    again = build_unet({"_class_name": "UNetMV2DConditionModel", **written})
+    assert again.state_dict().keys() == build_unet(published).state_dict().keys()
+    told = with_view_conditioning(build_unet(published), "rays")
+    with pytest.raises(InputError, match="no exact copy of it in the original's layout"):
+        original_config(told)

@@ -1,0 +1,54 @@
+"""What an experiment learned, in the file layout of the original program, where that is exact."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from mvfl.gslrm.checkpoint import read_state
+from mvfl.layout import Checkpoint
+from mvfl.mvdiffusion.unet import WEIGHTS, load_unet, original_config
+from mvfl.records.base import BaseRecord
+from mvfl.runtime.files import InputError, write_json, written_aside
+from mvfl.runtime.progress import say
+from mvfl.stages.reconstructor import read_experiment
+
+COUNTERS = ("fwdbwd_pass_step", "param_update_step")
+
+
+def write_original(experiment: Path, out: Path) -> Path:
+    """Write `mvdiffusion/pipeckpts/` and `gslrm/ckpt_<step>.pt` as the original program reads them.
+
+    The pipeline's other parts are the base's own files. GS-LRM holds no loss networks and no optimiser: the original starts from it
+    with `reset_training_state`.
+
+    Args:
+        experiment: `results/experiments/<name>` with the stages `synthetic` and `gslrm` done.
+        out: folder to write.
+
+    Returns:
+        The GS-LRM checkpoint.
+
+    Raises:
+        InputError: a stage has not run, or the network is told its cameras in a way that the original does not know.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists; name another folder, or delete it first.")
+    learned = read_experiment(experiment)
+    checkpoint, base = Checkpoint(learned.checkpoint), BaseRecord.read(learned.base)
+    config = original_config(load_unet(checkpoint.unet))
+    state, rest = read_state(learned.weights)
+    steps = {key: int(rest.get(key, 0)) for key in COUNTERS}
+    with written_aside(out) as folder:
+        pipeline = folder / "mvdiffusion" / "pipeckpts"
+        shutil.copytree(base.pipeline, pipeline, ignore=shutil.ignore_patterns("gslrm"))
+        write_json(pipeline / "unet" / "config.json", config)
+        shutil.copyfile(checkpoint.weights, pipeline / "unet" / WEIGHTS)
+        name = f"ckpt_{steps['param_update_step']:016d}.pt"
+        (folder / "gslrm").mkdir()
+        torch.save({"model": {k: v.float() for k, v in state.items()}, **steps}, folder / "gslrm" / name)
+    say(f"Wrote {out}: the original's prompts are those of {json.dumps(str(learned.prompts))}.")
+    return out / "gslrm" / name
