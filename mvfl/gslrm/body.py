@@ -22,10 +22,10 @@ from mvfl.gslrm.export import filled_by, reach_of
 from mvfl.gslrm.gaussians import SH_C0, Gaussians
 from mvfl.gslrm.rendering import Renderer, render
 
-# Silhouettes: rings of six, and one from above; the animal is seen from below, too.
+# Silhouettes: rings of eight, and one from above; the animal is seen from below, too.
 ELEVATIONS = (-45.0, -10.0, 25.0, 55.0)
-AROUND = 6
-SIZE = 96  # pixels of a silhouette
+AROUND = 8
+SIZE = 112  # pixels of a silhouette
 SIDE = 80  # voxels along the body's longest side, and a little more
 COARSE = 20  # voxels per side that the embedding sees
 SHELLS, DEGREES = 6, 7

@@ -17,7 +17,6 @@ from mvfl.runtime.reading import named_errors, require_file
 from mvfl.runtime.weights import load_strictly, read_metadata, read_pickled, read_safetensors, require_sound
 
 IGNORED_PREFIX = "loss_calculator."
-VGG_PREFIX = IGNORED_PREFIX + "perceptual_loss_module.net."
 MODEL_PREFIX = "model."
 METADATA_KEY = "mvfl"
 
@@ -79,30 +78,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         model = {k.removeprefix(MODEL_PREFIX): v for k, v in read_safetensors(path).items()}
         rest = read_metadata(path, METADATA_KEY)
     else:
-        content = _published(path)
-        if content is None:
+        content = read_pickled(path, "a GS-LRM checkpoint")
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise InputError(f"{path} is not a GS-LRM checkpoint: a dictionary with an entry 'model' is expected.")
         model, rest = content["model"], {k: v for k, v in content.items() if k != "model"}
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in model.items()):
         raise InputError(f"{path} is not a GS-LRM checkpoint: its entry 'model' must hold tensors by name.")
     return {k: v for k, v in model.items() if not k.startswith(IGNORED_PREFIX)}, rest
-
-
-def _published(path: Path) -> dict[str, Any] | None:
-    """The dictionary of a pickled checkpoint; None where it has no entry `model`."""
-    content = read_pickled(path, "a GS-LRM checkpoint")
-    return content if isinstance(content, dict) and isinstance(content.get("model"), dict) else None
-
-
-def loss_networks(path: Path) -> dict[str, Tensor]:
-    """VGG-19 of the perceptual loss, as a published checkpoint carries it; empty where it does not.
-
-    Args:
-        path: `.pt` or `.safetensors`.
-    """
-    require_file(path, "name weights of the loss network")
-    content = read_safetensors(path) if path.suffix == ".safetensors" else (_published(path) or {"model": {}})["model"]
-    return {str(k).rpartition(VGG_PREFIX)[2]: v for k, v in content.items() if VGG_PREFIX in str(k) and isinstance(v, Tensor)}
 
 
 def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:

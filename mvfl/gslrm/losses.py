@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
-from mvfl.gslrm.checkpoint import loss_networks
+from mvfl.gslrm.checkpoint import IGNORED_PREFIX
 from mvfl.gslrm.model import Rays
 from mvfl.gslrm.rendering import Rendering
 from mvfl.runtime.files import InputError
@@ -47,6 +47,9 @@ class Vgg19(nn.Module):
         return out
 
 
+CARRIED = IGNORED_PREFIX + "perceptual_loss_module.net."  # as a published GS-LRM checkpoint holds its loss network
+
+
 def load_vgg(path: Path) -> Vgg19:
     """Read VGG-19 by itself (`conv<i>.weight|bias`), or out of a GS-LRM checkpoint that was published with its loss networks.
 
@@ -60,8 +63,9 @@ def load_vgg(path: Path) -> Vgg19:
     """
     vgg = Vgg19()
     wanted = vgg.state_dict()
-    state = loss_networks(path)
-    state = {k: v for k, v in (state or read_tensors(path, "VGG-19 weights")).items() if k in wanted}
+    tensors = read_tensors(path, "VGG-19 weights", inside="model")
+    carried = {k.removeprefix("model.").removeprefix(CARRIED): v for k, v in tensors.items() if CARRIED in k}
+    state = {k: v for k, v in (carried or tensors).items() if k in wanted}
     if not state:
         raise InputError(
             f"{path} holds no VGG-19: the perceptual term needs its weights, as the published GS-LRM checkpoint holds them. Name "

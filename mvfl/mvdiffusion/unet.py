@@ -31,7 +31,6 @@ FIXED_KEYS: dict[str, Any] = {
     "selfattn_block": "custom",
     "addition_downsample": False,
 }
-ORIGINAL_CLASS = "UNetMV2DConditionModel"
 MULTI_VIEW_KEYS = ("num_views", "multiview_attention", "sparse_mv_attention", "view_conditioning")
 
 
@@ -64,26 +63,6 @@ def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
     unet.register_to_config(**multi_view)
     set_attention_mode(unet, unet.config.num_views, attention_mode(unet))
     return unet
-
-
-def original_config(unet: UNet2DConditionModel) -> dict[str, Any]:
-    """The configuration of a UNet in the class names and keys of the original program; `build_unet` reads it back.
-
-    Raises:
-        InputError: the network is told its cameras by inputs that the original's has not.
-    """
-    mode = unet.config.view_conditioning
-    if mode in TELLS_POSES:
-        raise InputError(
-            f"This network is told its cameras by view_conditioning {mode}: it has inputs that the original program does not feed, "
-            "so there is no exact copy of it in the original's layout. Train with prompt or relative_prompt for that."
-        )
-    names = {stock: published for published, stock in STOCK_BLOCKS.items()}
-    config = {k: v for k, v in unet.config.items() if not k.startswith("_") and k != "view_conditioning"}
-    for key in ("down_block_types", "up_block_types"):
-        config[key] = [names.get(name, name) for name in config[key]]
-    config["mid_block_type"] = names[config["mid_block_type"]]
-    return {"_class_name": ORIGINAL_CLASS, **config, **FIXED_KEYS, "addition_channels": [1280, 1280, 1280]}
 
 
 def attention_mode(unet: UNet2DConditionModel) -> AttentionMode:

@@ -84,8 +84,13 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, what: str, inside: str = "") -> dict[str, Tensor]:
     """A flat dictionary of tensors from `.safetensors`, or from a pickled `.pt` or `.pth`.
+
+    Args:
+        path: of the file.
+        what: it should be, for sentences.
+        inside: entry of a pickled dictionary that may hold them in its place.
 
     Raises:
         InputError: as the readers above, or no such dictionary.
@@ -93,6 +98,8 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path, what)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not {what}: a dictionary of tensors is expected; {AGAIN}.")
+    nested: Any = content.get(inside)
+    content = nested if isinstance(nested, dict) else content
     return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ SHOWN = 16  # models on the page, 0.2 MB each
 Row = tuple[Path, ModelRecord]
 
 
-def summarise(out: Path, folders: list[Path], film: bool = False) -> None:
+def summarise(out: Path, folders: list[Path], film: bool = False, left_out: Sequence[str] = ()) -> None:
     """Write tables, a page with the least certain models first, and of several models a viewer that goes through them.
 
     That is `models.csv` and `embeddings.csv` (Parquet, too, where pyarrow is installed), `index.html`, `viewer.html`, `film.mp4`.
@@ -29,6 +30,7 @@ def summarise(out: Path, folders: list[Path], film: bool = False) -> None:
         out: gets the files.
         folders: of the models, in order.
         film: whether to write the film.
+        left_out: pictures that gave none, and why.
     """
     rows = [(folder, ModelRecord.read(folder / "model.json")) for folder in folders]
     figures = [{**r.model_dump(exclude={"embedding"}), "ply": str((f / "gaussians.ply").relative_to(out))} for f, r in rows]
@@ -45,6 +47,7 @@ def summarise(out: Path, folders: list[Path], film: bool = False) -> None:
     write_page(
         out / "index.html", "reconstructed", models=[_shown(out, row) for row in ranked[:SHOWN]], count=len(rows),
         median=agreement[len(agreement) // 2], every=every, film=(out / "film.mp4").is_file() and film,
+        left_out=left_out,
     )  # fmt: skip
     say(f"{len(rows)} models; look at {out / 'index.html'}, figures in {out / 'models.csv'}.")
 

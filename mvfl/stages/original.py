@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from mvfl.gslrm.checkpoint import read_state
 from mvfl.layout import Checkpoint
-from mvfl.mvdiffusion.unet import WEIGHTS, load_unet, original_config
+from mvfl.mvdiffusion.conditioning import TELLS_POSES
+from mvfl.mvdiffusion.unet import FIXED_KEYS, STOCK_BLOCKS, WEIGHTS, load_unet
 from mvfl.records.base import BaseRecord
 from mvfl.runtime.files import InputError, write_json, written_aside
 from mvfl.runtime.progress import say
 from mvfl.stages.reconstructor import read_experiment
 
+ORIGINAL_CLASS = "UNetMV2DConditionModel"
 COUNTERS = ("fwdbwd_pass_step", "param_update_step")
 
 
@@ -52,3 +56,23 @@ def write_original(experiment: Path, out: Path) -> Path:
         torch.save({"model": {k: v.float() for k, v in state.items()}, **steps}, folder / "gslrm" / name)
     say(f"Wrote {out}: the original's prompts are those of {json.dumps(str(learned.prompts))}.")
     return out / "gslrm" / name
+
+
+def original_config(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """The configuration of a UNet in the class names and keys of the original program; `build_unet` reads it back.
+
+    Raises:
+        InputError: the network is told its cameras by inputs that the original's has not.
+    """
+    mode = unet.config.view_conditioning
+    if mode in TELLS_POSES:
+        raise InputError(
+            f"This network is told its cameras by view_conditioning {mode}: it has inputs that the original program does not feed, "
+            "so there is no exact copy of it in the original's layout. Train with prompt or relative_prompt for that."
+        )
+    names = {stock: published for published, stock in STOCK_BLOCKS.items()}
+    config = {k: v for k, v in unet.config.items() if not k.startswith("_") and k != "view_conditioning"}
+    for key in ("down_block_types", "up_block_types"):
+        config[key] = [names.get(name, name) for name in config[key]]
+    config["mid_block_type"] = names[config["mid_block_type"]]
+    return {"_class_name": ORIGINAL_CLASS, **config, **FIXED_KEYS, "addition_channels": [1280, 1280, 1280]}

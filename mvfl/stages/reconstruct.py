@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mvfl.data.framing import framed, framing, training_pictures, usual_framing
@@ -112,28 +113,47 @@ def run(
     """
     reconstructor = Reconstructor.load(learned, _recorded_rig(sources) or rig)
     alone = len(sources) == 1 and sources[0].suffix.lower() in PICTURES
-    if (choice.mask or choice.box) and not alone:
-        raise InputError("--mask and --box are of one picture; cut several out by an alpha channel.")
-    if choice.elevations and (choice.all_views or reconstructor.choice.view_conditioning not in TELLS_POSES):
-        raise InputError("--elevations needs pictures whose camera is not known, and a base or experiment that is told cameras.")
+    _require_sense(choice, reconstructor, alone)
     names: list[str] = []
-    waiting: list[Item] = []
-    for item in tracked(_items(sources, choice, reconstructor), "pictures", _count(sources, choice)):
-        folder = out if alone else out / item.name
-        if item.name in names:
-            raise InputError(f"Two pictures are called {item.name}; rename one, or give them in two runs.")
-        names.append(item.name)
-        if _is_done(folder, item, choice, extras):
+    left_out: list[str] = []
+    waiting: list[tuple[Item, Tensor]] = []
+    for name, read in tracked(_items(sources, choice, reconstructor), "pictures", _count(sources, choice)):
+        if name in names:
+            raise InputError(f"Two pictures are called {name}; rename one, or give them in two runs.")
+        try:
+            item = read()
+            if not _is_done(out if alone else out / name, item, choice, extras):
+                waiting.append((item, item.rgba[0] if choice.all_views else _shown(item, reconstructor, choice)))
+        except InputError as error:  # one picture in which nothing is to be seen must not cost a whole recording
+            if alone:
+                raise
+            left_out.append(f"{name}: {error}")
             continue
-        waiting.append(item)
+        names.append(name)
         if len(waiting) == reconstructor.choice.sampling.batch_size:
             _make(waiting, out, alone, reconstructor, choice, extras)
             waiting = []
     if waiting:
         _make(waiting, out, alone, reconstructor, choice, extras)
+    if names:
+        summarise(out, [out if alone else out / name for name in names], extras.film, left_out)
+    if left_out:
+        count = len(names) + len(left_out)
+        raise InputError(f"{len(left_out)} of {count} pictures were left out, all others are done. " + " ".join(left_out))
     if not names:
         raise InputError(f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos or samples.")
-    summarise(out, [out if alone else out / name for name in names], extras.film)
+
+
+def _require_sense(choice: Choice, reconstructor: Reconstructor, alone: bool) -> None:
+    """Whether the choices fit each other and what was loaded, before any picture is read."""
+    if not choice.all_views:
+        reconstructor.reference(choice.view)
+    if (choice.mask or choice.box) and not alone:
+        raise InputError("--mask and --box are of one picture; cut several out by an alpha channel.")
+    if choice.elevations and (choice.all_views or reconstructor.choice.view_conditioning not in TELLS_POSES):
+        raise InputError("--elevations needs pictures whose camera is not known, and a base or experiment that is told cameras.")
+    if choice.reframe and reconstructor.manifest is None:
+        raise InputError("--reframe takes the framing of an experiment's training pictures; name one with --experiment.")
 
 
 # ------------------------------------------------------------------------------------------------------- what is given
@@ -164,31 +184,48 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
 
 
-def _items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[Item]:
-    """Everything in order; pictures are read one at a time."""
+def _items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[tuple[str, Callable[[], Item]]]:
+    """Name of everything in order, and what reads it: pictures are read one at a time."""
     for path in sources:
         if path.name == "manifest.json":
-            manifest = Manifest.read(path)
+            manifest = _require_fit(Manifest.read(path), reconstructor)
             for name in [*manifest.train, *manifest.val, *manifest.test][:: choice.every]:
-                yield _of_sample(manifest, name, choice, reconstructor)
+                yield name, partial(_of_sample, manifest, name, choice, reconstructor)
         elif (path / CAMERAS).is_file():
             manifest = Manifest(path.name, path.parent, reconstructor.rig, reconstructor.image_size, [], [], "")
-            yield _of_sample(manifest, path.name, choice, reconstructor)
+            _require_fit(manifest, reconstructor)
+            yield path.name, partial(_of_sample, manifest, path.name, choice, reconstructor)
         elif path.suffix.lower() in VIDEOS:
+            mark = sha256(path)
             for number, frame in read_frames(path, set(range(0, frame_count(path), choice.every))):
-                opaque = np.full((*frame.shape[:2], 1), 255, np.uint8)
-                name = f"{path.stem}_{number:06d}"
-                rgba = cut_out(with_mask(np.concatenate([frame, opaque], -1), path), name)
-                yield Item(name, f"{sha256(path)}-{number}", rgba[None])
+                yield f"{path.stem}_{number:06d}", partial(_of_frame, path, f"{mark}-{number}", number, frame)
         else:
             for file in _pictures_in(path) if path.is_dir() else [path]:
-                mark = sha256(file) + (sha256(choice.mask) if choice.mask else "")
-                yield Item(file.stem, mark, read_photo(file, choice.mask, choice.box)[None])
+                yield file.stem, partial(_of_photo, file, choice)
+
+
+def _of_photo(file: Path, choice: Choice) -> Item:
+    mark = sha256(file) + (sha256(choice.mask) if choice.mask else "")
+    return Item(file.stem, mark, read_photo(file, choice.mask, choice.box)[None])
+
+
+def _of_frame(video: Path, mark: str, number: int, frame: UInt8[np.ndarray, "height width 3"]) -> Item:
+    name, opaque = f"{video.stem}_{number:06d}", np.full((*frame.shape[:2], 1), 255, np.uint8)
+    rgba = cut_out(with_mask(np.concatenate([frame, opaque], -1), video), name)
+    return Item(name, mark, rgba[None])
 
 
 def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Reconstructor) -> Item:
     """A recorded moment with its own cameras: one of its views, or all."""
     sample = manifest.sample(name)
+    views = list(range(manifest.views)) if choice.all_views else [reconstructor.reference(choice.view)]
+    files = [sample.files[v] for v in range(manifest.views)]
+    mark = digest([sha256(f) for f in [*files, sample.folder / CAMERAS]])
+    return Item(name, mark, view_pictures(manifest, sample, views), sample.cameras[: manifest.views], manifest.millimetres)
+
+
+def _require_fit(manifest: Manifest, reconstructor: Reconstructor) -> Manifest:
+    """The data set, if its cameras and pictures are those that the model draws."""
     if manifest.views != len(reconstructor.rig.cameras):
         raise InputError(
             f"{manifest.name} has {manifest.views} cameras, the experiment draws {len(reconstructor.rig.cameras)}: use an "
@@ -198,10 +235,7 @@ def _of_sample(manifest: Manifest, name: str, choice: Choice, reconstructor: Rec
         raise InputError(
             f"{manifest.name} has pictures of {manifest.image_size} px, the model takes {reconstructor.image_size} px."
         )
-    views = list(range(manifest.views)) if choice.all_views else [reconstructor.reference(choice.view)]
-    files = [sample.files[v] for v in range(manifest.views)]
-    mark = digest([sha256(f) for f in [*files, sample.folder / CAMERAS]])
-    return Item(name, mark, view_pictures(manifest, sample, views), sample.cameras[: manifest.views], manifest.millimetres)
+    return manifest
 
 
 # ------------------------------------------------------------------------------------------------------------ results
@@ -221,9 +255,12 @@ def _is_done(folder: Path, item: Item, choice: Choice, extras: Extras) -> bool:
         return False
 
 
-def _make(items: list[Item], out: Path, alone: bool, reconstructor: Reconstructor, choice: Choice, extras: Extras) -> None:
+def _make(
+    waiting: list[tuple[Item, Tensor]], out: Path, alone: bool, reconstructor: Reconstructor, choice: Choice, extras: Extras
+) -> None:
     """Reconstruct some items at once and write each."""
-    for item, model in zip(items, _models(items, reconstructor, choice), strict=True):
+    items = [item for item, _ in waiting]
+    for item, model in zip(items, _models(items, [shown for _, shown in waiting], reconstructor, choice), strict=True):
         folder = out if alone else out / item.name
         (folder / "provenance.json").unlink(missing_ok=True)  # half a result must not count as done
         model.save(folder, film=extras.film and alone, formats=extras.formats)
@@ -245,13 +282,13 @@ def _measured(name: str, model: Model3D) -> ModelRecord:
     )  # fmt: skip
 
 
-def _models(items: list[Item], reconstructor: Reconstructor, choice: Choice) -> list[Model3D]:
+def _models(items: list[Item], pictures: list[Tensor], reconstructor: Reconstructor, choice: Choice) -> list[Model3D]:
     if choice.all_views:
         for item in items:
             if item.cameras is None:
                 raise InputError("--all-views takes sample folders or a data set: pictures alone have no cameras.")
         return [reconstructor.from_views(composite(i.rgba, 1.0), i.cameras or [], i.millimetres) for i in items]
-    shown = torch.stack([_shown(item, reconstructor, choice) for item in items])
+    shown = torch.stack(pictures)
     seeds = None if choice.seed is None else [choice.seed] * len(items)
     own = [item.cameras or reconstructor.rig.cameras for item in items]
     if choice.elevations:
@@ -284,8 +321,6 @@ def _of_best_elevation(
 def _shown(item: Item, reconstructor: Reconstructor, choice: Choice) -> Float[Tensor, "3 side side"]:
     """The picture over white as the model knows it."""
     rgba, manifest = item.rgba[0], reconstructor.manifest
-    if choice.reframe and manifest is None:
-        raise InputError("--reframe takes the framing of an experiment's training pictures; name one with --experiment.")
     wanted = usual_framing(manifest, rgba) if choice.reframe and manifest else None
     if wanted is None and manifest is not None and item.cameras is None:
         _warn_of_unusual_size(manifest, rgba, item.name)

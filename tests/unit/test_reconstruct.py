@@ -143,6 +143,24 @@ def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missi
     assert (tmp_path / "one" / "animal.splat").is_file() and (tmp_path / "one" / "animal.glb").is_file()
 
 
+def test_pictures_that_show_nothing_are_left_out_and_named_and_the_others_are_done(
+    base: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(pictures / "blank.png")
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(pictures / "uncut.jpg")
+    (pictures / "mouse9.png").write_bytes(b"\x89PNG")
+    Image.open(pictures / "mouse0.png").resize((32, 20)).save(pictures / "oblong.png")
+    with pytest.raises(InputError, match="4 of 7 pictures were left out, all others are done") as said:
+        run([pictures], out, base)
+    for name in ("blank: ", "uncut: ", "mouse9: ", "oblong: "):
+        assert name in str(said.value)
+    assert [row["name"] for row in table(out)] == ["mouse0", "mouse1", "mouse2"]
+    assert "4 left out" in (out / "index.html").read_text() and "it must be square" in (out / "index.html").read_text()
+    with pytest.raises(InputError, match=r"blank.png shows no animal"):
+        run([pictures / "blank.png"], tmp_path / "one", base)
+
+
 def test_of_several_elevations_of_the_camera_the_one_that_fits_best_is_kept(base: Path, pictures: Path, tmp_path: Path) -> None:
     run([pictures / "mouse0.png"], tmp_path / "out", base, Choice(elevations=(5.0, 40.0)))
     (row,) = table(tmp_path / "out")

@@ -114,7 +114,7 @@ def test_objects_drawn_together_look_as_drawn_alone() -> None:
 
 def test_a_film_shows_the_object_turning_once(tmp_path: Path) -> None:
     spot = one([0.4, 0.0, 0.0], 0.08, 0.98, [0.1, 0.1, 0.1])
-    save_film(spot, tmp_path / "film.mp4", views=8, size=64, renderer="torch")
+    save_film([spot], tmp_path / "film.mp4", views=8, size=64, renderer="torch")
     with av.open(str(tmp_path / "film.mp4")) as film:
         frames = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
         assert film.streams.video[0].average_rate == 30
