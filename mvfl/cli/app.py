@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from mvfl.cli.looking import benchmark_app, looking_app, slurm_app
-from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin, numbers
+from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin, whole_numbers
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
 from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinished, note_ending
@@ -42,6 +42,14 @@ def _about(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False,
 ) -> None:
     """From calibrated cameras to single-image 3D of laboratory mice."""
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    """Left, top, width and height in pixels."""
+    corners = whole_numbers("--box", text)
+    if len(corners) != 4:
+        raise InputError(f"--box takes four numbers, left,top,width,height; got {text}.")
+    return corners[0], corners[1], corners[2], corners[3]
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -73,13 +81,15 @@ def reconstruct(
         require_file(mask, "name a mask of the picture")
     if experiment is not None and not experiment.is_dir():
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
+    around = _box(box) if box else None
+    heights = whole_numbers("--elevations", elevations) if elevations else []
+    if not all(-89 <= height <= 90 for height in heights):
+        raise InputError(f"--elevations takes degrees above the horizon, -89 to 90; got {elevations}.")
     begin(log, threads)
     from mvfl.gslrm.formats import require_known
     from mvfl.stages.reconstruct import Choice, Extras, run
 
-    corners = [int(n) for n in numbers("--box", box, 4)]
-    around = (corners[0], corners[1], corners[2], corners[3]) if corners else None
-    choice = Choice(view, all_views, reframe, every, seed, mask, around, tuple(numbers("--elevations", elevations)))
+    choice = Choice(view, all_views, reframe, every, seed, mask, around, tuple(map(float, heights)))
     run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or [])))
 
 

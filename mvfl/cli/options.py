@@ -41,16 +41,13 @@ def begin(log: Path | None, threads: int) -> int:
     return used
 
 
-def numbers(option: str, text: str | None, count: int | None = None) -> list[float]:
-    """Numbers that are parted by commas.
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Whole numbers that are parted by commas.
 
     Raises:
-        InputError: something else, or not so many.
+        InputError: something else.
     """
     try:
-        values = [float(part) for part in text.split(",")] if text is not None else []
+        return [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"{option} takes numbers parted by commas; got {text}.") from None
-    if text is not None and count is not None and len(values) != count:
-        raise InputError(f"{option} takes {count} numbers; got {text}.")
-    return values
+        raise InputError(f"{option} takes whole numbers parted by commas; got {text}.") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mvfl.config.bases import Base, HubBase, LocalBase
 from mvfl.config.experiment import Experiment, ViewChoice
-from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
 from mvfl.runtime.files import InputError
 
 
@@ -54,9 +55,21 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Ite
         )
     if settings.view_choice != "first" and settings.input_views is None:
         yield f"gslrm.view_choice '{settings.view_choice}' draws some of the views as inputs: say how many, gslrm.input_views."
-    vgg = settings.losses.vgg_path
-    if settings.losses.perceptual > 0 and vgg is not None and not vgg.is_file():
-        yield f"gslrm.losses.vgg_path {vgg} does not exist."
+
+
+def perceptual_faults(losses: GslrmLosses, base: Base) -> Iterator[str]:
+    """Why the perceptual loss cannot be computed; said before hours of training, where it can be known so early.
+
+    Args:
+        losses: of the fine-tuning.
+        base: that it starts from; a published one may carry VGG-19 in its own checkpoint, a small one never does.
+    """
+    if losses.perceptual == 0:
+        return
+    if losses.vgg_path is not None and not losses.vgg_path.is_file():
+        yield f"gslrm.losses.vgg_path {losses.vgg_path} does not exist."
+    if losses.vgg_path is None and not isinstance(base, HubBase | LocalBase):
+        yield "gslrm.losses.perceptual needs vgg_path: a base of this kind carries no VGG-19 weights."
 
 
 def generation_faults(experiment: Experiment) -> Iterator[str]:

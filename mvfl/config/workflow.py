@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mvfl.config.agreement import generation_faults, gslrm_faults, view_faults
+from mvfl.config.agreement import generation_faults, gslrm_faults, perceptual_faults, view_faults
 from mvfl.config.bases import Base, ScratchBase, image_size_of
 from mvfl.config.datasets import Dataset, MarkerlessDataset
 from mvfl.config.evaluation import Evaluation, Wandb
@@ -107,6 +107,7 @@ class WorkflowConfig(Strict):
             rig = _rig_of(dataset)
             yield from view_faults(experiment, name, self._views(name), rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
+        yield from perceptual_faults(experiment.gslrm.losses, self.bases[experiment.base])
         for name in experiment.shown_to_gslrm:
             yield from gslrm_faults(experiment.gslrm, name, self._views(name))
 

@@ -124,13 +124,13 @@ def spectrum(points: Float[Tensor, "point 3"], weights: Float[Tensor, " point"])
     typical = (share * radius.square()).sum().sqrt().clamp(min=1e-9)
     shells = torch.linspace(0.25, 2.0, SHELLS)
     window = torch.exp(-0.5 * ((radius / typical)[None] - shells[:, None]).square() / 0.2**2) * share
-    cosines = F.normalize(offset, dim=1)
-    angle = (cosines @ cosines.T).clamp(-1, 1)
-    before, now, values = torch.ones_like(angle), angle, []
+    directions = F.normalize(offset, dim=1)
+    cosine = (directions @ directions.T).clamp(-1, 1)
+    before, now, values = torch.ones_like(cosine), cosine, []
     for degree in range(DEGREES):
         legendre = before if degree == 0 else now
         power = torch.einsum("ki,ij,kj->k", window, legendre, window) * (2 * degree + 1) / (4 * torch.pi)
         values.append(power.clamp(min=0).sqrt())
         if degree > 0:
-            before, now = now, ((2 * degree + 1) * angle * now - degree * before) / (degree + 1)
+            before, now = now, ((2 * degree + 1) * cosine * now - degree * before) / (degree + 1)
     return torch.stack(values, 1).flatten()

@@ -85,14 +85,10 @@ def save_as(
     scale = millimetres / 1000 if millimetres else 1.0
     files = []
     for kind in require_known(kinds):
-        data = (
-            _mesh(gaussians, body, scale, kind)
-            if kind in MESHES
-            else packed(gaussians)
-            if kind == PACKED
-            else _exported(gaussians, kind)
-        )
         with written_aside(folder / f"{name}.{kind}") as temporary:
-            temporary.write_bytes(data)
+            if kind in MESHES:
+                temporary.write_bytes(_mesh(gaussians, body, scale, kind))
+            else:
+                temporary.write_bytes(packed(gaussians) if kind == PACKED else _exported(gaussians, kind))
         files.append(folder / f"{name}.{kind}")
     return files

@@ -69,7 +69,8 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         table.writeheader()
         table.writerows(rows)
     if importlib.util.find_spec("pyarrow"):
-        import pandas
+        import pyarrow
+        import pyarrow.parquet
 
         with written_aside(path.with_suffix(".parquet")) as temporary:
-            pandas.DataFrame(rows).to_parquet(temporary)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)

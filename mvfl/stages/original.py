@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from mvfl.runtime.progress import say
 from mvfl.stages.reconstructor import read_experiment
 
 ORIGINAL_CLASS = "UNetMV2DConditionModel"
+# Keys that the library's UNet got after the original was written, at values that change nothing.
+LATER_KEYS = {"dropout": 0.0, "reverse_transformer_layers_per_block": None, "attention_type": "default"}
 COUNTERS = ("fwdbwd_pass_step", "param_update_step")
 
 
 def write_original(experiment: Path, out: Path) -> Path:
-    """Write `mvdiffusion/pipeckpts/` and `gslrm/ckpt_<step>.pt` as the original program reads them.
+    """Write `mvdiffusion/pipeckpts/`, `gslrm/ckpt_<step>.pt` and `clr_embeds.pt` as the original program reads them.
 
     The pipeline's other parts are the base's own files. GS-LRM holds no loss networks and no optimiser: the original starts from it
     with `reset_training_state`.
@@ -54,7 +55,8 @@ def write_original(experiment: Path, out: Path) -> Path:
         name = f"ckpt_{steps['param_update_step']:016d}.pt"
         (folder / "gslrm").mkdir()
         torch.save({"model": {k: v.float() for k, v in state.items()}, **steps}, folder / "gslrm" / name)
-    say(f"Wrote {out}: the original's prompts are those of {json.dumps(str(learned.prompts))}.")
+        shutil.copyfile(learned.prompts, folder / "clr_embeds.pt")
+    say(f"Wrote {out}; the original takes clr_embeds.pt there as its prompts.")
     return out / "gslrm" / name
 
 
@@ -70,8 +72,10 @@ def original_config(unet: UNet2DConditionModel) -> dict[str, Any]:
             f"This network is told its cameras by view_conditioning {mode}: it has inputs that the original program does not feed, "
             "so there is no exact copy of it in the original's layout. Train with prompt or relative_prompt for that."
         )
+    if changed := [key for key, value in LATER_KEYS.items() if unet.config[key] != value]:
+        raise InputError(f"unet/config.json sets {', '.join(changed)}, which the original program does not know.")
     names = {stock: published for published, stock in STOCK_BLOCKS.items()}
-    config = {k: v for k, v in unet.config.items() if not k.startswith("_") and k != "view_conditioning"}
+    config = {k: v for k, v in unet.config.items() if not k.startswith("_") and k not in ("view_conditioning", *LATER_KEYS)}
     for key in ("down_block_types", "up_block_types"):
         config[key] = [names.get(name, name) for name in config[key]]
     config["mid_block_type"] = names[config["mid_block_type"]]

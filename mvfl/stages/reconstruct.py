@@ -148,6 +148,8 @@ def _require_sense(choice: Choice, reconstructor: Reconstructor, alone: bool) ->
     """Whether the choices fit each other and what was loaded, before any picture is read."""
     if not choice.all_views:
         reconstructor.reference(choice.view)
+    if choice.mask and choice.box:
+        raise InputError("--mask and --box both cut the animal out: give one of them.")
     if (choice.mask or choice.box) and not alone:
         raise InputError("--mask and --box are of one picture; cut several out by an alpha channel.")
     if choice.elevations and (choice.all_views or reconstructor.choice.view_conditioning not in TELLS_POSES):
@@ -266,19 +268,19 @@ def _make(
         model.save(folder, film=extras.film and alone, formats=extras.formats)
         if model.reference is not None:
             to_pil(composite(item.rgba, 1.0)[0]).save(folder / CUT_OUT)
-        _measured(item.name, model).write(folder / "model.json")
+        _measured(item.name, model, bool(choice.elevations)).write(folder / "model.json")
         write_provenance(folder, "reconstruct", _settings(item, choice), reconstructor.sources, reconstructor.rig.hash)
 
 
-def _measured(name: str, model: Model3D) -> ModelRecord:
-    """The figures of a model."""
-    (length, width, height), scale, margin = model.extent, model.millimetres or 1.0, model.elevation_margin
-    tried = margin is not None and model.reference is not None
+def _measured(name: str, model: Model3D, tried: bool) -> ModelRecord:
+    """The figures of a model; of its camera's elevation where that was tried out."""
+    (length, width, height), scale = model.extent, model.millimetres or 1.0
     return ModelRecord(
         name=name, gaussians=len(model.gaussians), agreement=model.agreement, length=length, width=width, height=height,
         volume=model.body.volume * scale**3, surface=model.body.surface * scale**2,
         unit="mm" if model.millimetres else "world units", embedding=model.body.embedding.tolist(),
-        elevation=round(model.cameras[model.reference or 0].spherical[1], 1) if tried else None, elevation_margin=margin,
+        elevation=round(model.cameras[model.reference or 0].spherical[1], 1) if tried else None,
+        elevation_margin=model.elevation_margin,
     )  # fmt: skip
 
 
@@ -291,6 +293,8 @@ def _models(items: list[Item], pictures: list[Tensor], reconstructor: Reconstruc
     shown = torch.stack(pictures)
     seeds = None if choice.seed is None else [choice.seed] * len(items)
     own = [item.cameras or reconstructor.rig.cameras for item in items]
+    if choice.elevations and any(item.cameras is not None for item in items):
+        raise InputError("--elevations is of pictures whose camera is not known; the cameras of samples and data sets are.")
     if choice.elevations:
         return _of_best_elevation(shown, own, reconstructor, choice, seeds)
     models = reconstructor(shown, choice.view, own, seeds)
@@ -313,8 +317,7 @@ def _of_best_elevation(
     best = []
     for models in zip(*tried, strict=True):
         first, *others = sorted(models, key=lambda m: -m.agreement)
-        margin = first.agreement - max((m.agreement for m in others), default=0.0)
-        best.append(replace(first, elevation_margin=margin))
+        best.append(replace(first, elevation_margin=first.agreement - others[0].agreement if others else None))
     return best
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,7 +56,7 @@ def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: 
     models = [{"name": name, "ply": base64.b64encode(packed(_turned_over(gaussians))).decode()} for name, gaussians in moments]
     page = environment.get_template("viewer.html.j2").render(
         title=title, css=Markup(text["viewer.css"]), code=Markup(text["viewer.min.js"].replace("</script", "<\\/script")),
-        models=Markup(json.dumps(models)), settings=Markup(json.dumps(_settings([gaussians for _, gaussians in moments]))),
+        models=models, settings=_settings([gaussians for _, gaussians in moments]),
     )  # fmt: skip
     write_text(path, page)
     return every

@@ -89,3 +89,19 @@ def test_stages_that_compute_nothing_start_without_torch(stage: str) -> None:
     code += "from mvfl.runtime.provenance import provenance; provenance('x', {}, {}, None); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--box", "1,2,3", "takes four numbers, left,top,width,height"),
+        ("--box", "1,2,3,x", "takes whole numbers parted by commas"),
+        ("--box", "nan,2,3,4", "takes whole numbers parted by commas"),
+        ("--elevations", "5,20.5", "takes whole numbers parted by commas"),
+        ("--elevations", "5,120", "takes degrees above the horizon, -89 to 90"),
+    ],
+)
+def test_numbers_of_reconstruct_that_make_no_sense_are_said(option: str, value: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"")
+    done = run("reconstruct", str(tmp_path / "photo.png"), option, value)
+    assert done.returncode == 1 and said in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr

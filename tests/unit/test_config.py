@@ -57,6 +57,8 @@ def test_overlays_are_valid(name: str) -> None:
         ({"experiments": {"mouse_6x_aug": {"view_conditioning": "prompt"}}}, "ill-posed"),
         ({"evaluation": {"step": 30000}}, "beyond training.steps"),
         ({"experiments": {"curriculum": {"curriculum": [{"until_step": 90000, "prompt_style": "simple"}]}}}, "until_step must rise"),
+        ({"bases": {"small": {"kind": "embedded"}}, "datasets": {"d": {"kind": "rodent", "train": 2, "val": 1}},
+          "defaults": {"base": "small", "dataset": "d", "gslrm": {"losses": {"perceptual": 0.5}}}}, "perceptual needs vgg_path"),
         ({"defaults": {"gslrm": {"losses": {"perceptual": 0.5, "vgg_path": "nowhere"}}}}, "vgg_path nowhere does not exist"),
         ({"defaults": {"dataset": "sample_folders"}, "experiments": {"mouse_6x_aug": {"reference": 9}}}, "reference 9 does not exist: sample_folders has views 0 to 5"),
         ({"experiments": {"mouse_6x_aug": {"view_conditioning": "relative_prompt"}}}, "needs a uniform ring"),

@@ -25,6 +25,7 @@ def experiment(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A finished experiment whose network is told its cameras by prompts alone, as the original's is."""
     unet = build_unet(json.loads(parity_file("unet_tiny/config.json").read_text())["constructor"])
     unet.save_pretrained(tmp_path / "checkpoint-4" / "unet")
+    (tmp_path / "clr_embeds.pt").write_bytes(b"prompts")
     weights = BaseRecord.read(tiny_base).gslrm
     assert weights is not None
     learned = Learned(
@@ -42,6 +43,7 @@ def test_what_was_exported_comes_back_as_it_was(experiment: Path, tiny_base: Pat
     assert config["_class_name"] == "UNetMV2DConditionModel" and config["mid_block_type"] == "UNetMidBlockMV2DCrossAttn"
     mine, theirs = (load_unet(f).state_dict() for f in (experiment / "checkpoint-4" / "unet", pipeline / "unet"))
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    assert (experiment / "out" / "clr_embeds.pt").read_bytes() == b"prompts"
     assert checkpoint.name == f"ckpt_{0:016d}.pt"
     content = torch.load(checkpoint, weights_only=True)
     assert set(content) == {"model", "fwdbwd_pass_step", "param_update_step"}

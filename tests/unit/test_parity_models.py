@@ -303,7 +303,7 @@ def test_the_original_s_configuration_comes_back_as_it_was() -> None:
     published = settings("unet_tiny/config.json")["constructor"]
     written = original_config(build_unet(published))
     assert written.pop("_class_name") == "UNetMV2DConditionModel"
-    assert {k: written[k] for k in published} == published
+    assert written == published
     again = build_unet({"_class_name": "UNetMV2DConditionModel", **written})
     assert again.state_dict().keys() == build_unet(published).state_dict().keys()
     told = with_view_conditioning(build_unet(published), "rays")

@@ -168,10 +168,21 @@ def test_of_several_elevations_of_the_camera_the_one_that_fits_best_is_kept(base
     alone = {}
     for elevation in (5.0, 40.0):
         run([pictures / "mouse0.png"], tmp_path / str(elevation), base, Choice(elevations=(elevation,)))
-        alone[elevation] = float(table(tmp_path / str(elevation))[0]["agreement"])
+        (only,) = table(tmp_path / str(elevation))
+        assert float(only["elevation"]) == elevation and only["elevation_margin"] == "", "nothing to compare it with"
+        alone[elevation] = float(only["agreement"])
     assert float(row["agreement"]) == max(alone.values()) == alone[float(row["elevation"])]
     with pytest.raises(InputError, match="--elevations needs pictures whose camera is not known"):
         run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(elevations=(5.0,), all_views=True))
+
+
+def test_choices_that_contradict_each_other_are_refused(base: Path, pictures: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the cameras of samples and data sets are"):
+        run([tiny_data], tmp_path / "x", base, Choice(elevations=(5.0,), every=4))
+    with pytest.raises(InputError, match="--mask and --box both cut the animal out"):
+        run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(mask=pictures / "mouse1.png", box=(0, 0, 9, 9)))
+    with pytest.raises(InputError, match="--view 9 is not a view"):
+        run([pictures], tmp_path / "x", base, Choice(view=9))
 
 
 def test_in_a_box_the_outline_is_found_and_a_box_outside_is_refused(tmp_path: Path) -> None:
