@@ -9,12 +9,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mvfl.cli.looking import benchmark_app, looking_app, slurm_app
-from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin, whole_numbers
+from mvfl.cli.options import LOOK, PEOPLE, TERMINATED, Log, Threads, begin, numbers
 from mvfl.cli.stages import stages_app
 from mvfl.geometry.cameras import CameraError
 from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinished, note_ending
@@ -44,14 +44,6 @@ def _about(
     """From calibrated cameras to single-image 3D of laboratory mice."""
 
 
-def _box(text: str) -> tuple[int, int, int, int]:
-    """Left, top, width and height in pixels."""
-    corners = whole_numbers("--box", text)
-    if len(corners) != 4:
-        raise InputError(f"--box takes four numbers, left,top,width,height; got {text}.")
-    return corners[0], corners[1], corners[2], corners[3]
-
-
 @app.command(rich_help_panel=PEOPLE)
 def reconstruct(
     pictures: Annotated[list[Path], typer.Argument(help="of one animal each, cut out or on white; or folders, videos, samples")],
@@ -59,8 +51,16 @@ def reconstruct(
     out: Annotated[Path, typer.Option(help="where the result goes")] = Path("reconstruction"),
     view: Annotated[int | None, typer.Option(help="camera that took the picture, or that it resembles most")] = None,
     all_views: Annotated[bool, typer.Option("--all-views", help="of samples: all views straight to 3D, nothing is drawn")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="of pictures that are one moment, each called as its camera: straight to 3D")
+    ] = None,
+    up: Annotated[str, typer.Option(help="of --calibration: z, -y ..., or the name of a camera that stands level")] = "z",
+    unit_mm: Annotated[float, typer.Option(help="of --calibration: millimetres in one of its units")] = 1.0,
+    complete: Annotated[bool, typer.Option("--complete", help="of several views: draw the directions that none shows")] = False,
     mask: Annotated[Path | None, typer.Option(help="of a single picture: white = animal")] = None,
     box: Annotated[str | None, typer.Option(help="of a single picture: left,top,width,height around the animal")] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="look for the animal, where it is not cut out")] = False,
+    sam2: Annotated[Path | None, typer.Option(help="folder of SAM 2 weights (transformers) for outlines; default: GrabCut")] = None,
     elevations: Annotated[
         str | None, typer.Option(help="of the camera, if unknown: several, as 5,20,40,60; the best is kept")
     ] = None,
@@ -68,8 +68,13 @@ def reconstruct(
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
     rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
+    min_opacity: Annotated[float, typer.Option(help="leave out Gaussians below it", min=0, max=1)] = 0.04,
+    max_size: Annotated[float, typer.Option(help="leave out larger ones in the lower half, world units", min=0)] = 0.1,
+    crop: Annotated[str | None, typer.Option(help="leave out what lies outside x0,x1,y0,y1,z0,z1, world units")] = None,
     film: Annotated[bool, typer.Option("--film", help="also turntable.mp4, or film.mp4 of several; minutes on a CPU")] = False,
-    also: Annotated[list[str] | None, typer.Option(help="further files: splat, compressed.ply, or meshes: glb, obj")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="further files: splat, compressed.ply, spz, sog, splats.glb, or meshes: glb, obj")
+    ] = None,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
@@ -77,19 +82,30 @@ def reconstruct(
     for picture in pictures:
         if not picture.is_dir():
             require_file(picture, "name a picture of one animal, a folder, a video or a sample")
-    if mask is not None:
-        require_file(mask, "name a mask of the picture")
+    for file, what in ((mask, "a mask of the picture"), (calibration, "the calibration of the pictures' cameras")):
+        if file is not None:
+            require_file(file, f"name {what}")
     if experiment is not None and not experiment.is_dir():
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
-    around = _box(box) if box else None
-    heights = whole_numbers("--elevations", elevations) if elevations else []
+    around: Any = numbers("--box", box, int, 4, "left,top,width,height") if box else None
+    heights = numbers("--elevations", elevations, int) if elevations else ()
     if not all(-89 <= height <= 90 for height in heights):
         raise InputError(f"--elevations takes degrees above the horizon, -89 to 90; got {elevations}.")
+    inside: Any = numbers("--crop", crop, float, 6, "x0,x1,y0,y1,z0,z1") if crop else None
     begin(log, threads)
+    from mvfl.data.calibrated import Calibration, up_of
+    from mvfl.data.photos import Cut
+    from mvfl.gslrm.export import Filters
     from mvfl.gslrm.formats import require_known
-    from mvfl.stages.reconstruct import Choice, Extras, run
+    from mvfl.stages.given import Choice
+    from mvfl.stages.reconstruct import Extras, run
 
-    choice = Choice(view, all_views, reframe, every, seed, mask, around, tuple(map(float, heights)))
+    filters = Filters(min_opacity, max_size, inside or Filters.box)
+    choice = Choice(
+        view=view, all_views=all_views, reframe=reframe, every=every, seed=seed, cut=Cut(mask, around, auto, sam2),
+        elevations=tuple(map(float, heights)), calibration=Calibration(calibration, up_of(up), unit_mm) if calibration else None,
+        complete=complete, filters=filters,
+    )  # fmt: skip
     run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or [])))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from mvfl.runtime.files import InputError
 
+Number = TypeVar("Number", int, float)
 Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
 Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
@@ -41,13 +43,25 @@ def begin(log: Path | None, threads: int) -> int:
     return used
 
 
-def whole_numbers(option: str, text: str) -> list[int]:
-    """Whole numbers that are parted by commas.
+def numbers(option: str, text: str, kind: type[Number], count: int | None = None, names: str = "") -> tuple[Number, ...]:
+    """Numbers that are parted by commas.
+
+    Args:
+        option: for the sentence.
+        text: what was typed.
+        kind: int or float.
+        count: how many there must be; default: any.
+        names: of them.
 
     Raises:
         InputError: something else.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        found = tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"{option} takes whole numbers parted by commas; got {text}.") from None
+        found = ()
+    if not found or (count is not None and len(found) != count) or not all(math.isfinite(value) for value in found):
+        what = f"{count} " * bool(count) + ("whole numbers" if kind is int else "numbers")
+        called = f" ({names})" * bool(names)
+        raise InputError(f"{option} takes {what} parted by commas{called}; got {text}.")
+    return found

@@ -95,7 +95,7 @@ def locate(
     with Bar("locate the animal", len(selected), start=len(known)) as bar, open(log, "a", encoding="utf-8") as out:
         for row in zip(*streams, strict=True) if wanted else ():
             number = row[0][0]
-            found = _located(settings, number, [cleaned for _, cleaned in row], cameras)
+            found = locate_moment(settings, number, [cleaned for _, cleaned in row], cameras)
             line = {"frame": number, "reason": found} if isinstance(found, str) else _to_json(found)
             out.write(json.dumps(line) + "\n")
             known[number] = found
@@ -110,10 +110,20 @@ def _cleaned(source: MaskSource, wanted: set[int]) -> Iterator[tuple[int, Silhou
         yield number, None if mask is None else clean(mask)
 
 
-def _located(
+def locate_moment(
     settings: MarkerlessDataset, number: int, masks: Sequence[Silhouette | None], cameras: Sequence[LensCamera]
 ) -> Located | str:
-    """The animal in one frame, or why the frame is unfit."""
+    """The animal in one frame, or why the frame is unfit.
+
+    Args:
+        settings: limits.
+        number: of the frame.
+        masks: cleaned, one per camera; None: empty.
+        cameras: Z up.
+
+    Raises:
+        InputError: two cameras show the same picture.
+    """
     silhouettes = []
     for s, camera in zip(masks, cameras, strict=True):
         if s is None:

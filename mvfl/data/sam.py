@@ -39,22 +39,27 @@ class SamOutliner:
             self.model: Any = Sam2Model.from_pretrained(folder, local_files_only=True).eval().to(device())
             self.side = int(self.model.config.vision_config.backbone_config.image_size[0])
 
-    @torch.no_grad()
     def __call__(self, picture: Picture, hint: np.ndarray) -> np.ndarray:
         """The animal's mask, 0 or 255, from a picture and a patch of it."""
         x, y, width, height = cv2.boundingRect(hint.view(np.uint8))
         more, (rows, columns) = WIDER * max(width, height), hint.shape
-        corners = [max(0.0, x - more), max(0.0, y - more), min(columns, x + width + more), min(rows, y + height + more)]
+        corners = (max(0.0, x - more), max(0.0, y - more), min(columns, x + width + more), min(rows, y + height + more))
+        return self.in_box(picture, corners)
+
+    @torch.no_grad()
+    def in_box(self, picture: Picture, corners: tuple[float, float, float, float]) -> np.ndarray:
+        """The animal's mask, 0 or 255, from a picture and a box around it: left, top, right, bottom."""
+        rows, columns = picture.shape[:2]
         # As SAM 2's own processor does, which would need torchvision: a square picture, boxes scaled with it.
         scaled = [v * self.side / n for v, n in zip(corners, (columns, rows) * 2, strict=True)]
         pixels = cv2.resize(picture, (self.side, self.side), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
         values = torch.from_numpy((pixels - MEAN) / SPREAD).permute(2, 0, 1)[None].to(self.model.device)
         boxes = torch.tensor([[scaled]], dtype=torch.float32, device=self.model.device)
         logits = self.model(pixel_values=values, input_boxes=boxes, multimask_output=False).pred_masks.float().cpu()
-        full = torch.nn.functional.interpolate(logits.flatten(0, 1), hint.shape, mode="bilinear", align_corners=False)[0, 0]
+        full = torch.nn.functional.interpolate(logits.flatten(0, 1), (rows, columns), mode="bilinear", align_corners=False)[0, 0]
         found = (full > 0).numpy().astype(np.uint8) * 255
         silhouette = clean(found)
-        out = np.zeros(hint.shape, np.uint8)
+        out = np.zeros((rows, columns), np.uint8)
         if silhouette is not None:
             silhouette.draw(out, 255)
         return out

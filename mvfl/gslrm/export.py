@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +22,44 @@ from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, written_aside
 from mvfl.runtime.progress import tracked
 
-# The published filters at inference.
-MIN_OPACITY, MAX_SCALE, FLOATER = 0.04, 0.1, 0.6
-BOX = (-0.91, 0.91, -0.91, 0.91, -1.0, 1.0)
+FLOATER = 0.6  # far out and low down: the published filter against what floats there
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which Gaussians stay in a model; by default those of the published inference.
+
+    Attributes:
+        min_opacity: 0 to 1.
+        max_scale: of the largest standard deviation, world units; of Gaussians below the middle only, as published.
+        box: x0, x1, y0, y1, z0, z1 in world units.
+    """
+
+    min_opacity: float = 0.04
+    max_scale: float = 0.1
+    box: tuple[float, float, float, float, float, float] = (-0.91, 0.91, -0.91, 0.91, -1.0, 1.0)
+
+
+PUBLISHED = Filters()
 
 
 @torch.no_grad()
-def visible_gaussians(model: Gslrm, inputs: Views, what: str) -> Gaussians:
-    """Gaussians of one object after the published inference filters.
+def visible_gaussians(model: Gslrm, inputs: Views, what: str, filters: Filters = PUBLISHED) -> Gaussians:
+    """Gaussians of one object that are not filtered away.
 
     Args:
         model: on the device to use.
         inputs: the views that the network sees.
         what: named in the error.
+        filters: which stay.
 
     Raises:
         InputError: the filters leave nothing.
     """
     gaussians = reconstruct(model, Views.stacked([inputs.to(device())])).gaussians[0]
-    kept = filter_indices(gaussians, MIN_OPACITY, MAX_SCALE, FLOATER, BOX)
+    kept = filter_indices(gaussians, filters.min_opacity, filters.max_scale, FLOATER, filters.box)
+    if len(kept) == 0 and filters != PUBLISHED:
+        raise InputError(f"Nothing of {what} passes --min-opacity, --max-size and --crop; ask for less.")
     if len(kept) == 0:
         raise InputError(f"GS-LRM drew nothing visible for {what}; its training failed, look at the loss and the renders.")
     return gaussians[kept]

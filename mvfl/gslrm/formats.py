@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from mvfl.gslrm.body import Body
-from mvfl.gslrm.gaussians import Gaussians
+from mvfl.gslrm.gaussians import SH_C0, Gaussians
 from mvfl.runtime.files import InputError, written_aside
 
 # glTF, Wavefront and most programs stand things up along Y; our world stands along Z.
 Y_UP = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
-PACKED, MESHES = "compressed.ply", ("glb", "obj")
-FORMATS = ("splat", PACKED, *MESHES)
+PACKED, MESHES, FORGED, SPLATS_GLB = "compressed.ply", ("glb", "obj"), ("spz", "sog"), "splats.glb"
+FORMATS = ("splat", PACKED, *FORGED, SPLATS_GLB, *MESHES)
+# Module that a kind needs besides -> the extra of mvfl that brings it.
+NEEDS = {kind: {"trimesh": "mesh", "skimage": "mesh"} for kind in MESHES} | {kind: {"gaussforge": "spz"} for kind in FORGED}
+SPLATTING = "KHR_gaussian_splatting"
+FLOAT, VERTICES = 5126, 34962  # glTF's numbers for a component and a buffer
 
 
 def require_known(kinds: Sequence[str]) -> tuple[str, ...]:
     """The formats, each once.
 
     Raises:
-        InputError: one that is not known, or a mesh without the extra `mesh`.
+        InputError: one that is not known, or one whose library is not installed.
     """
     for kind in kinds:
         if kind not in FORMATS:
             raise InputError(f"'{kind}' is no format; choose of {', '.join(FORMATS)}.")
-        missing = [m for m in ("trimesh", "skimage") if kind in MESHES and importlib.util.find_spec(m) is None]
-        if missing:
-            raise InputError(f"A mesh ({kind}) needs {' and '.join(missing)}: install mvfl[mesh].")
+        for module, extra in NEEDS.get(kind, {}).items():
+            if importlib.util.find_spec(module) is None:
+                raise InputError(f"The format {kind} needs {module}: install mvfl[{extra}].")
     return tuple(dict.fromkeys(kinds))
 
 
@@ -55,6 +62,51 @@ def _exported(gaussians: Gaussians, kind: str) -> bytes:
     return written
 
 
+def _forged(gaussians: Gaussians, kind: str) -> bytes:
+    """SPZ of Niantic or SOG of PlayCanvas, by GaussForge: 16 to 20 bytes a Gaussian, some less for many."""
+    import gaussforge
+
+    made = gaussforge.GaussForge().convert(_exported(gaussians, "ply"), "ply", kind)
+    if "error" in made:
+        raise InputError(f"The Gaussians cannot be written as {kind}: {made['error']}.")
+    return bytes(made["data"])
+
+
+def _splats_glb(gaussians: Gaussians, scale: float) -> bytes:
+    """GlTF with the extension KHR_gaussian_splatting: what it is to draw, not its logits; programs without it show points."""
+    g = gaussians.detached()
+    w, x, y, z = g.quaternions.unbind(-1)
+    turned = 0.5**0.5 * torch.stack([x - w, y + z, z - y, w + x], -1)  # (x, y, z, w) after a quarter turn about -X
+    opacity = g.opacities.numpy()
+    colour = np.clip(SH_C0 * g.sh[:, 0].numpy() + 0.5, 0, 1)
+    columns = {
+        "POSITION": scale * g.xyz.numpy() @ Y_UP[:3, :3].T, "COLOR_0": np.concatenate([colour, opacity], 1),
+        f"{SPLATTING}:ROTATION": turned.numpy(), f"{SPLATTING}:SCALE": scale * g.scales.numpy(),
+        f"{SPLATTING}:OPACITY": opacity, f"{SPLATTING}:SH_DEGREE_0_COEF_0": g.sh[:, 0].numpy(),
+    }  # fmt: skip
+    accessors: list[dict[str, Any]] = []
+    views, body = [], b""
+    for column, table in columns.items():
+        table = table.astype("<f4")
+        kind = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}[table.shape[1]]
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": table.nbytes, "target": VERTICES})
+        accessors.append({"bufferView": len(accessors), "componentType": FLOAT, "count": len(table), "type": kind})
+        if column == "POSITION":
+            accessors[-1] |= {"min": table.min(0).tolist(), "max": table.max(0).tolist()}
+        body += table.tobytes()
+    drawn = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
+    primitive = {"attributes": {c: i for i, c in enumerate(columns)}, "mode": 0, "extensions": {SPLATTING: drawn}}
+    tree = {
+        "asset": {"version": "2.0", "generator": "mvfl"}, "extensionsUsed": [SPLATTING], "scene": 0, "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}], "meshes": [{"primitives": [primitive]}], "buffers": [{"byteLength": len(body)}],
+        "bufferViews": views, "accessors": accessors,
+    }  # fmt: skip
+    text = json.dumps(tree).encode()
+    chunks = ((b"JSON", text + b" " * (-len(text) % 4)), (b"BIN\0", body))
+    packed_chunks = b"".join(struct.pack("<I4s", len(data), name) + data for name, data in chunks)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(packed_chunks)) + packed_chunks
+
+
 def _mesh(gaussians: Gaussians, body: Body, scale: float, kind: str) -> bytes:
     import trimesh
 
@@ -64,6 +116,16 @@ def _mesh(gaussians: Gaussians, body: Body, scale: float, kind: str) -> bytes:
     mesh.apply_transform(Y_UP)
     data = mesh.export(file_type=kind)
     return data.encode() if isinstance(data, str) else bytes(data)
+
+
+def _written(kind: str, gaussians: Gaussians, body: Body, scale: float) -> bytes:
+    if kind in MESHES:
+        return _mesh(gaussians, body, scale, kind)
+    if kind == SPLATS_GLB:
+        return _splats_glb(gaussians, scale)
+    if kind in FORGED:
+        return _forged(gaussians, kind)
+    return packed(gaussians) if kind == PACKED else _exported(gaussians, kind)
 
 
 def save_as(
@@ -77,7 +139,7 @@ def save_as(
         body: that they enclose; what a mesh is made of.
         folder: where the files go.
         name: of the files, without ending.
-        millimetres: in one world unit; meshes are then in metres, as glTF asks, otherwise in world units.
+        millimetres: in one world unit; glTF and meshes are then in metres, as glTF asks, otherwise in world units.
 
     Raises:
         InputError: see `require_known`.
@@ -86,9 +148,6 @@ def save_as(
     files = []
     for kind in require_known(kinds):
         with written_aside(folder / f"{name}.{kind}") as temporary:
-            if kind in MESHES:
-                temporary.write_bytes(_mesh(gaussians, body, scale, kind))
-            else:
-                temporary.write_bytes(packed(gaussians) if kind == PACKED else _exported(gaussians, kind))
+            temporary.write_bytes(_written(kind, gaussians, body, scale))
         files.append(folder / f"{name}.{kind}")
     return files

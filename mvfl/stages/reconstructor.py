@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import ValidationError
@@ -16,12 +18,13 @@ from torch import Tensor
 from mvfl.config.bases import EMBEDDED
 from mvfl.config.experiment import Generation, Sampling, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.geometry.cameras import Camera
+from mvfl.data.framing import Framing
+from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import Rig, load_rig
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.body import Body, carved
 from mvfl.gslrm.checkpoint import load_gslrm
-from mvfl.gslrm.export import save_film, visible_gaussians, write_model
+from mvfl.gslrm.export import PUBLISHED, Filters, save_film, visible_gaussians, write_model
 from mvfl.gslrm.formats import save_as
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.model import Gslrm
@@ -44,6 +47,10 @@ from mvfl.runtime.files import InputError
 from mvfl.stages.prompts import embed_prompts
 from mvfl.stages.turnable import write_viewer
 
+# How large animals were in the pictures that bases were trained on, in the middle.
+EMBEDDED_FRAMING, PUBLISHED_FRAMING = Framing(0.3, (0.5, 0.5)), Framing(0.58, (0.5, 0.5))
+APART = 40.0  # degrees; a direction this far from all cameras is not shown by any
+
 
 @dataclass(frozen=True)
 class Model3D:
@@ -54,6 +61,7 @@ class Model3D:
         views: that GS-LRM was given, RGB over white in 0..1.
         cameras: of the views, at the size of the pictures.
         reference: index of the view that was photographed; None: all were.
+        photographed: of several photographed views, how many: those beyond were drawn; None: all were photographed.
         millimetres: in one world unit, where the cameras tell.
         elevation_margin: where several elevations of the camera were tried, by how much this one's agreement exceeds the others'.
     """
@@ -63,6 +71,7 @@ class Model3D:
     cameras: list[Camera]
     reference: int | None = None
     millimetres: float | None = None
+    photographed: int | None = None
     elevation_margin: float | None = None
 
     @torch.no_grad()
@@ -75,10 +84,15 @@ class Model3D:
         c2w, intrinsics = (t.to(self.gaussians.xyz.device) for t in camera_tensors(list(cameras)))
         return render(self.gaussians, c2w, intrinsics, cameras[0].height, cameras[0].width).images.clamp(0, 1).cpu()
 
+    @property
+    def given(self) -> list[int]:
+        """Indices of the views that were photographed."""
+        return [self.reference] if self.reference is not None else list(range(self.photographed or len(self.views)))
+
     @cached_property
     def agreement(self) -> float:
         """Overlap (IoU) of the model's outline with the photographed one: low where the picture was not understood."""
-        seen = [self.reference] if self.reference is not None else list(range(len(self.views)))
+        seen = self.given
         return float(mask_iou(self.render([self.cameras[v] for v in seen]), self.views[seen]).mean())
 
     @cached_property
@@ -116,9 +130,9 @@ class Model3D:
         (folder / "views").mkdir(parents=True, exist_ok=True)
         for v, image in enumerate(self.views):
             to_pil(image).save(folder / "views" / f"cam_{v:03d}.png")
-        given = range(len(self.views)) if self.reference is None else [self.reference]
+        given = self.given
         others = [v for v in range(len(self.views)) if v not in given]
-        rows = [("your pictures" if len(given) > 1 else "your picture", self.views[list(given)])]
+        rows = [("your pictures" if len(given) > 1 else "your picture", self.views[given])]
         save_grid(folder / "views.png", rows + ([("sampled views", self.views[others])] if others else []))
         write_model(self.gaussians, turntable_views, self.views.shape[-1], "auto", folder)
         write_viewer(folder / "viewer.html", self.gaussians, f"3D model of {folder.name}")
@@ -140,6 +154,8 @@ class Reconstructor:
         manifest: data set that the experiment learned from; None for a base.
         sources: files that it was loaded from, by name, for provenance.
         input_views: most views that GS-LRM is given.
+        filters: which Gaussians stay in a model.
+        usual: how animals stand in the pictures that a base was trained on.
     """
 
     sampler: Sampler
@@ -149,6 +165,8 @@ class Reconstructor:
     manifest: Manifest | None = None
     sources: dict[str, Path | str] = field(default_factory=dict)
     input_views: int | None = None
+    filters: Filters = PUBLISHED
+    usual: Framing = PUBLISHED_FRAMING
 
     @property
     def image_size(self) -> int:
@@ -213,16 +231,49 @@ class Reconstructor:
         return models
 
     def from_views(
-        self, images: Float[Tensor, "view 3 side side"], cameras: list[Camera], millimetres: float | None = None
+        self,
+        images: Float[Tensor, "view 3 side side"],
+        cameras: list[Camera],
+        millimetres: float | None = None,
+        complete: bool = False,
     ) -> Model3D:
-        """Several calibrated pictures of one moment straight to a 3D model; nothing is sampled.
+        """Several calibrated pictures of one moment straight to a 3D model.
 
         Args:
             images: RGB over white in 0..1.
             cameras: that took them; the animal within about +-1 of the origin, 2.7 away.
             millimetres: in one world unit of the cameras.
+            complete: draw the rig's directions that no camera shows, each from the nearest picture, and give them to GS-LRM, too.
         """
-        return self._shaped(images, self._resized(cameras), None, millimetres)
+        own = self._resized(cameras)
+        if not complete:
+            return self._shaped(images, own, None, millimetres)
+        drawn, added = self._missing_views(images, own)
+        model = self._shaped(torch.cat([images, drawn]), own + added, None, millimetres)
+        return replace(model, photographed=len(images))
+
+    def _missing_views(
+        self, images: Float[Tensor, "view 3 side side"], cameras: list[Camera]
+    ) -> tuple[Float[Tensor, "added 3 side side"], list[Camera]]:
+        """Pictures from the rig's directions that lie apart from all cameras, drawn of the nearest picture each."""
+        distance = float(np.mean([np.linalg.norm(c.position) for c in cameras]))
+        focal = float(np.mean([c.fx for c in cameras])) * 512 / self.image_size
+        around = [orbit_camera(*c.spherical[:2], distance, self.image_size, focal) for c in self.rig.cameras]
+        given = np.stack([c.position / np.linalg.norm(c.position) for c in cameras])
+        likeness = np.stack([c.position / np.linalg.norm(c.position) for c in around]) @ given.T
+        missing = [v for v in range(len(around)) if likeness[v].max() < math.cos(math.radians(APART))]
+        missing = missing[: max(0, (self.input_views or len(around)) - len(cameras))]
+        drawn: dict[int, Tensor] = {}
+        for near in sorted({int(likeness[v].argmax()) for v in missing}):
+            instead = int(likeness[:, near].argmax())  # of the rig's cameras, the one that this picture stands for
+            those = [*around[:instead], cameras[near], *around[instead + 1 :]]
+            sampler = replace(self.sampler, rig=Rig("around", those))
+            seed = (self.choice.sampling.seed, 0, instead)
+            (slots,) = sampler.sample(images[near : near + 1], [those], [instead], [seed], "missing views")
+            order = sampler.slot_views(instead)
+            drawn |= {v: slots[order.index(v)] for v in missing if int(likeness[v].argmax()) == near}
+        pictures = torch.stack([drawn[v] for v in missing]) if missing else images[:0]
+        return pictures, [around[v] for v in missing]
 
     def _resized(self, cameras: Sequence[Camera]) -> list[Camera]:
         return [c.resized(self.image_size, self.image_size) for c in cameras]
@@ -230,7 +281,7 @@ class Reconstructor:
     def _shaped(self, images: Tensor, cameras: list[Camera], reference: int | None, millimetres: float | None) -> Model3D:
         eight_bit = (images * 255).round() / 255  # GS-LRM sees 8-bit pictures, as it did in training
         views = Views(eight_bit, predicted_mask(eight_bit).float(), *camera_tensors(cameras))
-        gaussians = visible_gaussians(self.gslrm, views.select(slice(self.input_views)), "this picture")
+        gaussians = visible_gaussians(self.gslrm, views.select(slice(self.input_views)), "this picture", self.filters)
         return Model3D(gaussians, eight_bit, cameras, reference, millimetres)
 
 
@@ -310,5 +361,6 @@ def _of_base(folder: Path, wanted: str | Rig) -> Reconstructor:
         prompts = read_prompts(Prompts(Path(place)).embeds, WORDS, config.cross_attention_dim)
     sampler = Sampler(pipeline.to(device()), prompts, rig, choice.view_conditioning, choice.sampling)
     return Reconstructor(
-        sampler, load_gslrm(weights, size).to(device()), choice, rig, sources={"base": str(folder), "gslrm": weights}
-    )
+        sampler, load_gslrm(weights, size).to(device()), choice, rig, sources={"base": str(folder), "gslrm": weights},
+        usual=EMBEDDED_FRAMING if folder == EMBEDDED else PUBLISHED_FRAMING,
+    )  # fmt: skip

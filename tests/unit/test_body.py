@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
+from dataclasses import replace
 from pathlib import Path
 
+import gaussforge
 import numpy as np
 import pytest
 import torch
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plyfile import PlyData
 
 from mvfl.data.pictures import composite, rgba_tensor
 from mvfl.data.rodent.sampling import load_rodent, make_sample
@@ -101,6 +106,48 @@ def test_every_format_holds_the_same_animal(ball: tuple[Gaussians, Body], tmp_pa
         assert np.abs(np.asarray(mesh.visual.vertex_colors)[:, :3].astype(int) - 128).max() <= 1
 
 
+def test_spz_and_sog_are_small_and_read_back(tmp_path: Path) -> None:
+    gaussians = skin((0.2, 0.3, 0.5))
+    for file in save_as(("spz", "sog"), gaussians, carved(gaussians), tmp_path):
+        assert file.stat().st_size / len(gaussians) < 20
+        back = gaussforge.GaussForge().convert(file.read_bytes(), file.suffix[1:], "ply")
+        (tmp_path / "back.ply").write_bytes(back["data"])
+        table = PlyData.read(tmp_path / "back.ply")["vertex"]
+        xyz = torch.from_numpy(np.stack([table[axis] for axis in "xyz"], 1))
+        assert float(torch.cdist(gaussians.xyz, xyz).amin(1).max()) < 1e-3
+
+
+def test_gltf_holds_the_gaussians_as_the_extension_asks(tmp_path: Path) -> None:
+    """Read by hand from the ratified text: linear scales, opacities, (x, y, z, w), Y up, metres."""
+    draws = torch.Generator().manual_seed(0)
+    gaussians = replace(
+        skin((0.2, 0.3, 0.5), 300), rotations=torch.randn(300, 4, generator=draws), log_scales=torch.randn(300, 3) - 4
+    )
+    save_as(("splats.glb",), gaussians, carved(gaussians), tmp_path, millimetres=40.0)
+    data = (tmp_path / "animal.splats.glb").read_bytes()
+    magic, version, total, length, kind = struct.unpack_from("<4sIII4s", data)
+    assert (magic, version, total, kind) == (b"glTF", 2, len(data), b"JSON") and length % 4 == 0
+    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    (primitive,) = tree["meshes"][0]["primitives"]
+    assert tree["extensionsUsed"] == ["KHR_gaussian_splatting"] and primitive["mode"] == 0
+    assert set(primitive["extensions"]["KHR_gaussian_splatting"]) == {"kernel", "colorSpace"}
+
+    def column(name: str) -> torch.Tensor:
+        accessor = tree["accessors"][primitive["attributes"][name]]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        table = np.frombuffer(binary, "<f4", view["byteLength"] // 4, view["byteOffset"])
+        return torch.from_numpy(table.reshape(accessor["count"], -1).copy())
+
+    up = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    torch.testing.assert_close(column("POSITION"), 0.04 * gaussians.xyz @ up.T)
+    turned = rotation_matrices(column("KHR_gaussian_splatting:ROTATION")[:, [3, 0, 1, 2]])
+    scaled = turned * column("KHR_gaussian_splatting:SCALE")[:, None]
+    torch.testing.assert_close(scaled @ scaled.mT, 0.04**2 * up @ gaussians.covariances @ up.T, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(column("KHR_gaussian_splatting:OPACITY"), gaussians.opacities)
+    torch.testing.assert_close(column("KHR_gaussian_splatting:SH_DEGREE_0_COEF_0"), gaussians.sh[:, 0])
+    assert trimesh.load(tmp_path / "animal.splats.glb").geometry, "a program without the extension shows points"
+
+
 def test_meshes_stand_along_y_as_gltf_asks(tmp_path: Path) -> None:
     gaussians = skin((0.2, 0.3, 0.5))
     save_as(("glb",), gaussians, carved(gaussians), tmp_path)
@@ -109,5 +156,5 @@ def test_meshes_stand_along_y_as_gltf_asks(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_refused(ball: tuple[Gaussians, Body], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'stl' is no format; choose of splat, compressed\.ply, glb, obj"):
+    with pytest.raises(InputError, match=r"'stl' is no format; choose of splat, compressed\.ply, spz, sog, splats\.glb, glb, obj"):
         save_as(("stl",), *ball, tmp_path)

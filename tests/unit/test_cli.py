@@ -94,10 +94,10 @@ def test_stages_that_compute_nothing_start_without_torch(stage: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--box", "1,2,3", "takes four numbers, left,top,width,height"),
-        ("--box", "1,2,3,x", "takes whole numbers parted by commas"),
-        ("--box", "nan,2,3,4", "takes whole numbers parted by commas"),
-        ("--elevations", "5,20.5", "takes whole numbers parted by commas"),
+        ("--box", "1,2,3", "takes 4 whole numbers parted by commas (left,top,width,height)"),
+        ("--box", "1,2,3,x", "whole numbers parted by commas"),
+        ("--box", "nan,2,3,4", "whole numbers parted by commas"),
+        ("--elevations", "5,20.5", "whole numbers parted by commas"),
         ("--elevations", "5,120", "takes degrees above the horizon, -89 to 90"),
     ],
 )

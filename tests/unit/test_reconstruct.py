@@ -6,6 +6,7 @@ import csv
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,16 +17,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mvfl.data.framing import Framing, framed, framing, usual_framing
-from mvfl.data.photos import read_photo
+from mvfl.data.photos import Cut, read_photo
 from mvfl.data.pictures import view_pictures
 from mvfl.geometry.cameras import orbit_camera, turntable
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.body import DEGREES, SHELLS
-from mvfl.gslrm.export import filled_by
+from mvfl.gslrm.export import Filters, filled_by
 from mvfl.gslrm.gaussians import Gaussians
+from mvfl.gslrm.ply import load_ply
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
-from mvfl.stages.reconstruct import Choice, Extras, run
+from mvfl.stages.given import Choice
+from mvfl.stages.reconstruct import Extras, run
 from mvfl.stages.reconstructor import Model3D, Reconstructor, read_experiment
 
 
@@ -180,7 +183,7 @@ def test_choices_that_contradict_each_other_are_refused(base: Path, pictures: Pa
     with pytest.raises(InputError, match="the cameras of samples and data sets are"):
         run([tiny_data], tmp_path / "x", base, Choice(elevations=(5.0,), every=4))
     with pytest.raises(InputError, match="--mask and --box both cut the animal out"):
-        run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(mask=pictures / "mouse1.png", box=(0, 0, 9, 9)))
+        run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(cut=Cut(mask=pictures / "mouse1.png", box=(0, 0, 9, 9))))
     with pytest.raises(InputError, match="--view 9 is not a view"):
         run([pictures], tmp_path / "x", base, Choice(view=9))
 
@@ -191,11 +194,51 @@ def test_in_a_box_the_outline_is_found_and_a_box_outside_is_refused(tmp_path: Pa
     body = np.asarray(mouse())[..., 3] > 0
     photo[body] = np.array([60, 60, 66]) + noise[body]
     Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(tmp_path / "photo.png")
-    found = read_photo(tmp_path / "photo.png", box=(10, 20, 76, 56))[3].numpy() > 0.5
+    found = read_photo(tmp_path / "photo.png", Cut(box=(10, 20, 76, 56)))[3].numpy() > 0.5
     assert (found & body).sum() / (found | body).sum() > 0.95
     for box in ((50, 20, 76, 56), (-1, 0, 50, 50), (0, 0, 96, 96), (10, 10, 4, 40)):
         with pytest.raises(InputError, match=r"must lie inside photo\.png, 96 x 96"):
-            read_photo(tmp_path / "photo.png", box=box)
+            read_photo(tmp_path / "photo.png", Cut(box=box))
+
+
+def bench(place: tuple[int, int]) -> np.ndarray:
+    """A dark animal on a lighter bench of 160 x 120 pixels; column and row of its corner."""
+    noise = np.random.default_rng(place[0]).normal(0, 4, (120, 160, 3))
+    photo = np.full((120, 160, 3), (170, 150, 120)) + noise
+    body = np.asarray(mouse(size=72))[..., 3] > 0
+    part = photo[place[1] : place[1] + 72, place[0] : place[0] + 72]
+    part[body] = np.array([60, 60, 66]) + noise[:72, :72][body]
+    return photo.clip(0, 255).astype(np.uint8)
+
+
+def test_an_animal_that_is_not_cut_out_is_looked_for(tmp_path: Path) -> None:
+    Image.fromarray(bench((50, 30))).save(tmp_path / "photo.png")
+    body = np.zeros((120, 160), bool)
+    body[30:102, 50:122] = np.asarray(mouse(size=72))[..., 3] > 0
+    found = read_photo(tmp_path / "photo.png", Cut(auto=True))[3].numpy() > 0.5
+    assert (found & body).sum() / (found | body).sum() > 0.9
+    Image.fromarray(np.full((120, 160, 3), 150, np.uint8)).save(tmp_path / "empty.png")
+    with pytest.raises(InputError, match=r"Nothing in empty\.png stands out as an animal"):
+        read_photo(tmp_path / "empty.png", Cut(auto=True))
+
+
+def test_in_a_video_what_moves_is_the_animal(base: Path, tmp_path: Path) -> None:
+    """Before a bench on which another dark thing stands still."""
+    with av.open(str(tmp_path / "walk.mkv"), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width, stream.height = 160, 120
+        for i in range(5):
+            frame = bench((5 + 20 * i, 40))
+            frame[4:36, 120:158] = 20
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+    with pytest.raises(InputError, match="no alpha channel and no white background"):
+        run([tmp_path / "walk.mkv"], tmp_path / "x", base, Choice(reframe=True))
+    run([tmp_path / "walk.mkv"], tmp_path / "out", base, Choice(cut=Cut(auto=True), reframe=True))
+    for i in range(5):
+        cut = np.asarray(Image.open(tmp_path / "out" / f"walk_{i:06d}" / "cut_out.png").convert("L"))
+        column = np.nonzero(cut < 128)[1].mean()
+        assert column == pytest.approx(5 + 20 * i + 36, abs=4), "it walked from left to right"
 
 
 def test_samples_are_drawn_with_their_own_cameras_or_go_straight_to_3d(base: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -232,8 +275,27 @@ def test_pictures_of_one_name_and_empty_folders_are_said(base: Path, pictures: P
         run([tmp_path / "empty"], tmp_path / "out", base)
     with pytest.raises(InputError, match="Two pictures are called mouse0"):
         run([pictures, pictures / "mouse0.png"], tmp_path / "out", base)
-    with pytest.raises(InputError, match="--reframe takes the framing of an experiment"):
-        run([pictures / "mouse0.png"], tmp_path / "out", base, Choice(reframe=True))
+
+
+def test_an_oblong_photo_is_reframed_for_a_base_too(base: Path, pictures: Path, tmp_path: Path) -> None:
+    Image.open(pictures / "mouse0.png").resize((32, 20)).save(tmp_path / "oblong.png")
+    run([tmp_path / "oblong.png"], tmp_path / "out", base, Choice(reframe=True))
+    seen = Image.open(tmp_path / "out" / "views" / "cam_000.png")
+    dark = np.asarray(seen.convert("L")) < 240
+    assert seen.size == (32, 32) and 0.4 < dark.mean() ** 0.5 < 0.75, "as large as in the published pictures"
+
+
+def test_filters_leave_out_what_is_faint_or_outside(base: Path, pictures: Path, tmp_path: Path) -> None:
+    def kept(**filters: Any) -> Gaussians:
+        run([pictures / "mouse0.png"], tmp_path / str(filters), base, Choice(filters=Filters(**filters)))
+        return load_ply(tmp_path / str(filters) / "gaussians.ply")
+
+    everything, clear = kept(), kept(min_opacity=0.1)
+    assert 0 < len(clear) < len(everything) and float(clear.opacities.min()) > 0.1
+    inside = kept(box=(-0.2, 0.9, -0.9, 0.9, -0.9, 0.9))
+    assert 0 < len(inside) < len(everything) and float(inside.xyz[:, 0].min()) >= -0.2
+    with pytest.raises(InputError, match="Nothing of this picture passes --min-opacity"):
+        kept(min_opacity=0.999)
 
 
 def test_from_python_a_model_can_be_seen_from_any_camera(base: Path, tiny_manifest: Manifest) -> None:
@@ -310,13 +372,13 @@ def test_what_may_spoil_a_picture_is_said(tmp_path: Path, capsys: pytest.Capture
 def test_a_mask_of_a_person_cuts_the_animal_out(tmp_path: Path) -> None:
     Image.fromarray(np.full((96, 96, 3), 120, np.uint8)).save(tmp_path / "photo.jpg")
     mouse().getchannel("A").save(tmp_path / "mask.png")
-    rgba = read_photo(tmp_path / "photo.jpg", tmp_path / "mask.png")
+    rgba = read_photo(tmp_path / "photo.jpg", Cut(mask=tmp_path / "mask.png"))
     assert rgba[3, 48, 48] == 1 and rgba[3, 2, 2] == 0
     with pytest.raises(InputError, match="no alpha channel and no white background"):
         read_photo(tmp_path / "photo.jpg")
     mouse(size=64).getchannel("A").save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=r"is 64 x 64 pixels, .* they must be equal"):
-        read_photo(tmp_path / "photo.jpg", tmp_path / "mask.png")
+        read_photo(tmp_path / "photo.jpg", Cut(mask=tmp_path / "mask.png"))
 
 
 @pytest.mark.parametrize("length", [0.1, 0.6, 1.1])
