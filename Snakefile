@@ -15,9 +15,10 @@ configfile: str(HERE if HERE.is_file() else Path(workflow.basedir, HERE))
 report: "rules/captions/workflow.rst"
 
 
-# Jobs that share the generation of views; --set-scatter changes it, and nothing else.
+# Jobs that share the drawing of views, and the models of `reconstruct`; --set-scatter changes it, and nothing else.
 scattergather:
     synthetic=1,
+    reconstruct=1,
 
 
 include: "rules/common.smk"
@@ -35,6 +36,7 @@ include: "rules/mvdiffusion.smk"
 include: "rules/evaluation.smk"
 include: "rules/synthetic.smk"
 include: "rules/gslrm.smk"
+include: "rules/reconstruct.smk"
 include: "rules/report.smk"
 
 

@@ -109,6 +109,16 @@ class Comparison(Files):
     table: Path
 
 
+@dataclass(init=False, frozen=True)
+class Models(Files):
+    """3D models of a data set's samples, a folder each: page, figures, shape and posture as numbers."""
+
+    names = ("index.html", "models.csv", "embeddings.csv")
+    page: Path
+    table: Path
+    embeddings: Path
+
+
 @dataclass(frozen=True)
 class Layout:
     """The results tree.
@@ -174,6 +184,14 @@ class Layout:
     def reconstruction(self, name: str) -> Reconstruction:
         """GS-LRM result of an experiment."""
         return Reconstruction(self.experiment(name) / "gslrm")
+
+    def models(self, name: str) -> Models:
+        """3D models of all samples, made with an experiment."""
+        return Models(self.experiment(name) / "models")
+
+    def models_piece(self, name: str, piece: str) -> Path:
+        """List of one job's share of the models."""
+        return self.models(name).folder / "pieces" / f"{piece}.json"
 
     def zero_shot(self, dataset: str, base: str) -> ZeroShot:
         """Zero-shot test of a base's GS-LRM on a data set."""

@@ -15,8 +15,8 @@ rule fetch_base:
         mem_mb=2000,
         runtime=240,
     params:
-        decisive=decisive("fetch"),
-        job=job_of("fetch"),
+        decisive=ASKED.decisive("fetch"),
+        job=ASKED.job("fetch"),
     message:
         "Fetching the files of base {wildcards.base} from the model hub."
     shell:
@@ -25,8 +25,8 @@ rule fetch_base:
 
 rule prepare_base:
     input:
-        unpack(inputs_of("base")),
-        weights=lambda w: PLAN.weights_files(w.base),
+        unpack(ASKED.inputs("base")),
+        weights=lambda w: weights_files(CONFIG.bases[w.base]),
     output:
         record=str(LAYOUT.base("{base}")),
     log:
@@ -40,9 +40,9 @@ rule prepare_base:
         mem_mb=8000,
         runtime=120,
     params:
-        decisive=decisive("base"),
-        files=lambda w: PLAN.weights_files(w.base),
-        job=job_of("base"),
+        decisive=ASKED.decisive("base"),
+        files=lambda w: weights_files(CONFIG.bases[w.base]),
+        job=ASKED.job("base"),
     message:
         "Checking base {wildcards.base}: every file is there and hashed."
     shell:
@@ -51,7 +51,7 @@ rule prepare_base:
 
 rule export_base:
     input:
-        unpack(inputs_of("export")),
+        unpack(ASKED.inputs("export")),
     output:
         card=str(LAYOUT.export("{experiment}")),
     log:
@@ -64,8 +64,8 @@ rule export_base:
         mem_mb=8000,
         runtime=30,
     params:
-        decisive=decisive("export"),
-        job=job_of("export"),
+        decisive=ASKED.decisive("export"),
+        job=ASKED.job("export"),
     message:
         "Making a base of what {wildcards.experiment} learned."
     shell:

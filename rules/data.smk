@@ -3,7 +3,7 @@
 
 rule prepare_dataset:
     input:
-        lambda w: PLAN.recorded_files(w.dataset),
+        lambda w: recorded_files(CONFIG.datasets[w.dataset]),
     output:
         manifest=str(LAYOUT.manifest("{dataset}")),
     log:
@@ -17,10 +17,10 @@ rule prepare_dataset:
         mem_mb=growing(8000, LAYOUT.log("prepare_dataset", "{dataset}")),
         runtime=240,
     params:
-        decisive=decisive("data"),
-        files=lambda w: PLAN.recorded_files(w.dataset),
-        pictures=lambda w: PLAN.pictures_mark(w.dataset),
-        job=job_of("data"),
+        decisive=ASKED.decisive("data"),
+        files=lambda w: recorded_files(CONFIG.datasets[w.dataset]),
+        pictures=lambda w: pictures_mark(CONFIG.datasets[w.dataset]),
+        job=ASKED.job("data"),
     message:
         "Preparing the samples of data set {wildcards.dataset} and checking their cameras."
     shell:

@@ -3,7 +3,7 @@
 
 rule score_checkpoint:
     input:
-        unpack(inputs_of("score")),
+        unpack(ASKED.inputs("score")),
     output:
         **shown(
             LAYOUT.verdict("{experiment}", "{step}").scored(),
@@ -23,8 +23,8 @@ rule score_checkpoint:
         runtime=240,
         gpu=0,
     params:
-        decisive=decisive("score"),
-        job=job_of("score"),
+        decisive=ASKED.decisive("score"),
+        job=ASKED.job("score"),
     message:
         "Measuring {wildcards.experiment} at step {wildcards.step}: metrics per slot, baselines."
     shell:
@@ -33,7 +33,7 @@ rule score_checkpoint:
 
 checkpoint decide:
     input:
-        unpack(inputs_of("decide")),
+        unpack(ASKED.inputs("decide")),
     output:
         decision=str(LAYOUT.verdict("{experiment}", "{step}").decision),
     log:
@@ -44,8 +44,8 @@ checkpoint decide:
         mem_mb=1000,
         runtime=5,
     params:
-        decisive=decisive("decide"),
-        job=job_of("decide"),
+        decisive=ASKED.decisive("decide"),
+        job=ASKED.job("decide"),
     message:
         "Deciding on {wildcards.experiment} at step {wildcards.step}: A, B, C or D."
     shell:

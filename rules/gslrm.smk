@@ -3,7 +3,7 @@
 
 rule judge_zero_shot:
     input:
-        unpack(inputs_of("zero_shot")),
+        unpack(ASKED.inputs("zero_shot")),
     output:
         **shown(
             LAYOUT.zero_shot("{dataset}", "{base}").declared(),
@@ -20,8 +20,8 @@ rule judge_zero_shot:
         runtime=60,
         gpu=0,
     params:
-        decisive=decisive("zero_shot"),
-        job=job_of("zero_shot"),
+        decisive=ASKED.decisive("zero_shot"),
+        job=ASKED.job("zero_shot"),
     message:
         "Judging the GS-LRM of base {wildcards.base} on recorded views of {wildcards.dataset}, untrained."
     shell:
@@ -30,7 +30,7 @@ rule judge_zero_shot:
 
 rule finetune_gslrm:
     input:
-        unpack(inputs_of("gslrm")),
+        unpack(ASKED.inputs("gslrm")),
     output:
         **shown(
             LAYOUT.reconstruction("{experiment}").declared(),
@@ -50,8 +50,8 @@ rule finetune_gslrm:
         runtime=1440,
         gpu=0,
     params:
-        decisive=decisive("gslrm"),
-        job=job_of("gslrm"),
+        decisive=ASKED.decisive("gslrm"),
+        job=ASKED.job("gslrm"),
         state=str(LAYOUT.state("{experiment}", "gslrm")),
         launch=lambda w, resources, threads: launch_prefix(resources, threads),
     message:

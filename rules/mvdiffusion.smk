@@ -3,7 +3,7 @@
 
 rule cache_latents:
     input:
-        unpack(inputs_of("latents")),
+        unpack(ASKED.inputs("latents")),
     output:
         index=str(LAYOUT.latents("{latents}")),
     log:
@@ -18,8 +18,8 @@ rule cache_latents:
         runtime=240,
         gpu=0,
     params:
-        decisive=decisive("latents"),
-        job=job_of("latents"),
+        decisive=ASKED.decisive("latents"),
+        job=ASKED.job("latents"),
     message:
         "Encoding all pictures once into latents ({wildcards.latents})."
     shell:
@@ -28,7 +28,7 @@ rule cache_latents:
 
 rule train_mvdiffusion:
     input:
-        unpack(inputs_of("train")),
+        unpack(ASKED.inputs("train")),
     output:
         **LAYOUT.checkpoint("{experiment}", "{step}").declared(),
     log:
@@ -43,8 +43,8 @@ rule train_mvdiffusion:
         runtime=1440,
         gpu=0,
     params:
-        decisive=decisive("train"),
-        job=job_of("train"),
+        decisive=ASKED.decisive("train"),
+        job=ASKED.job("train"),
         state=str(LAYOUT.state("{experiment}", "mvdiffusion")),
         launch=lambda w, resources, threads: launch_prefix(resources, threads),
     message:

@@ -3,7 +3,7 @@
 
 rule embed_prompts:
     input:
-        unpack(inputs_of("prompts")),
+        unpack(ASKED.inputs("prompts")),
     output:
         **LAYOUT.prompts("{base}", "{style}").declared(),
     log:
@@ -17,7 +17,7 @@ rule embed_prompts:
         mem_mb=8000,
         runtime=30,
     params:
-        job=job_of("prompts"),
+        job=ASKED.job("prompts"),
     message:
         "Encoding the prompts of style {wildcards.style} with base {wildcards.base}."
     shell:

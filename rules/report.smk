@@ -3,7 +3,7 @@
 
 rule render_report:
     input:
-        unpack(inputs_of("report")),
+        unpack(ASKED.inputs("report")),
     output:
         **shown(
             {"page": str(LAYOUT.report("{experiment}"))},
@@ -21,7 +21,7 @@ rule render_report:
         runtime=15,
     params:
         settings=lambda w: PLAN.experiment(w.experiment).model_dump_json(),
-        job=job_of("report"),
+        job=ASKED.job("report"),
     message:
         "Writing the page of {wildcards.experiment}."
     shell:
@@ -62,7 +62,7 @@ rule write_journal:
 # Several experiments side by side: those judged so far, or those of the sweep.
 rule compare_experiments:
     input:
-        unpack(lambda w: inputs_of("compare")(w) if w.group == "sweep" else {}),
+        unpack(lambda w: ASKED.inputs("compare")(w) if w.group == "sweep" else {}),
     output:
         **shown(
             LAYOUT.comparison("{group}").declared(),
@@ -77,9 +77,9 @@ rule compare_experiments:
         mem_mb=2000,
         runtime=5,
     params:
-        decisive=decisive("compare"),
+        decisive=ASKED.decisive("compare"),
         seen=lambda w: PLAN.judged_mark(),
-        job=job_of("compare"),
+        job=ASKED.job("compare"),
     message:
         "Comparing the experiments ({wildcards.group})."
     shell:

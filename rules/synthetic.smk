@@ -3,7 +3,7 @@
 
 rule generate_synthetic:
     input:
-        unpack(inputs_of("synthetic")),
+        unpack(ASKED.inputs("synthetic")),
     output:
         piece=str(LAYOUT.piece("{experiment}", "{scatteritem}")),
     log:
@@ -20,8 +20,8 @@ rule generate_synthetic:
         runtime=720,
         gpu=0,
     params:
-        decisive=decisive("synthetic"),
-        job=job_of("synthetic"),
+        decisive=ASKED.decisive("synthetic"),
+        job=ASKED.job("synthetic"),
     message:
         "Sampling the views of {wildcards.experiment}, piece {wildcards.scatteritem}."
     shell:
@@ -30,7 +30,7 @@ rule generate_synthetic:
 
 rule join_synthetic:
     input:
-        unpack(inputs_of("generation")),
+        unpack(ASKED.inputs("generation")),
         pieces=gather.synthetic(str(LAYOUT.piece("{{experiment}}", "{scatteritem}"))),
     output:
         manifest=str(LAYOUT.synthetic("{experiment}")),

@@ -28,6 +28,8 @@ STAGES = {
     "join": ("join", "join:join", "Make one data set of all pieces."),
     "gslrm": ("gslrm", "gslrm:run", "Fine-tune GS-LRM and write the 3D result."),
     "zero_shot": ("zero-shot", "zero_shot:run", "Judge a base's GS-LRM on recorded views, without training."),
+    "models": ("models", "reconstruct:run_share", "Make one share of the 3D models of a data set."),
+    "models_page": ("models-page", "models_page:run", "Write page, tables and viewer of all models."),
     "report": ("report", "report:run", "Write the page of an experiment."),
     "compare": ("compare", "compare:run", "Write a page and a table of several experiments."),
     "journal": ("journal", "journal:run", "Write journal.csv and journal.md from decisions, in order."),

@@ -15,6 +15,7 @@ from mvfl.config.bases import Base, ScratchBase, image_size_of
 from mvfl.config.datasets import Dataset, MarkerlessDataset
 from mvfl.config.evaluation import Evaluation, Wandb
 from mvfl.config.experiment import Experiment
+from mvfl.config.models import Reconstructing
 from mvfl.config.strict import Case, Name, Strict, nearest
 from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import Rig, load_rig
@@ -52,6 +53,7 @@ class WorkflowConfig(Strict):
     decisions: dict[str, Case] = Field({}, description="a person's override per experiment; recorded beside the verdict")
     wandb: Wandb = Wandb()
     container: str | None = Field(None, description="image of envs/mvfl.def, for --software-deployment-method apptainer")
+    reconstruct: Reconstructing = Field(Reconstructing(), description="what the target `reconstruct` makes")
     sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
 
     @model_validator(mode="after")

@@ -7,11 +7,12 @@ import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from mvfl.config.models import Format
 from mvfl.gslrm.body import Body
 from mvfl.gslrm.gaussians import SH_C0, Gaussians
 from mvfl.runtime.files import InputError, written_aside
@@ -19,7 +20,7 @@ from mvfl.runtime.files import InputError, written_aside
 # glTF, Wavefront and most programs stand things up along Y; our world stands along Z.
 Y_UP = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
 PACKED, MESHES, FORGED, SPLATS_GLB = "compressed.ply", ("glb", "obj"), ("spz", "sog"), "splats.glb"
-FORMATS = ("splat", PACKED, *FORGED, SPLATS_GLB, *MESHES)
+FORMATS: tuple[str, ...] = get_args(Format)
 # Module that a kind needs besides -> the extra of mvfl that brings it.
 NEEDS = {kind: {"trimesh": "mesh", "skimage": "mesh"} for kind in MESHES} | {kind: {"gaussforge": "spz"} for kind in FORGED}
 SPLATTING = "KHR_gaussian_splatting"

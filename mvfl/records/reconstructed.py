@@ -1,4 +1,4 @@
-"""`model.json`: what one reconstruction measured."""
+"""`model.json`: what one reconstruction measured; and which models one job made."""
 
 from __future__ import annotations
 
@@ -36,3 +36,17 @@ class ModelRecord(Record):
     elevation: float | None = None
     elevation_margin: float | None = None
     embedding: list[float]
+
+
+class ModelsList(Record):
+    """One job's share of the models of a data set.
+
+    Attributes:
+        names: of their folders, in order.
+        left_out: samples of which there is none, and why.
+    """
+
+    remedy = "run again with --forcerun reconstruct_samples"
+
+    names: list[str]
+    left_out: list[str]

@@ -65,17 +65,19 @@ class Choice:
         """Whether several views of one moment go to GS-LRM as they are."""
         return self.all_views or self.calibration is not None
 
-    def settings(self, mark: str) -> dict[str, object]:
+    def settings(self, mark: str, learned: str) -> dict[str, object]:
         """What decides a model, as JSON gives it back.
 
         Args:
             mark: of the pixels, masks and cameras.
+            learned: of the weights.
         """
         plain = asdict(replace(self, every=1, cut=replace(self.cut, mask=None), calibration=None))
-        return json.loads(json.dumps({**plain, "pixels": mark}, default=str))
+        return json.loads(json.dumps({**plain, "pixels": mark, "learned": learned}, default=str))
 
 
 PLAIN = Choice()
+Given = tuple[str, Callable[[], "Item"]]  # name, and what reads it
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
 
 
-def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[tuple[str, Callable[[], Item]]]:
+def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[Given]:
     """Name of everything in order, and what reads it: pictures are read one at a time."""
     if choice.calibration:
         files = [file for path in sources for file in (_pictures_in(path) if path.is_dir() else [path])]
@@ -162,8 +164,8 @@ def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor)
     for path in sources:
         if path.name == "manifest.json":
             manifest = _require_fit(Manifest.read(path), reconstructor)
-            for name in [*manifest.train, *manifest.val, *manifest.test][:: choice.every]:
-                yield name, partial(_of_sample, manifest, name, choice, reconstructor)
+            names = [*manifest.train, *manifest.val, *manifest.test][:: choice.every]
+            yield from samples_of(manifest, names, choice, reconstructor)
         elif (path / CAMERAS).is_file():
             manifest = Manifest(path.name, path.parent, reconstructor.rig, reconstructor.image_size, [], [], "")
             _require_fit(manifest, reconstructor)
@@ -177,6 +179,12 @@ def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor)
         else:
             for file in _pictures_in(path) if path.is_dir() else [path]:
                 yield file.stem, partial(_of_photo, file, choice)
+
+
+def samples_of(manifest: Manifest, names: Sequence[str], choice: Choice, reconstructor: Reconstructor) -> Iterator[Given]:
+    """Samples of a data set."""
+    for name in names:
+        yield name, partial(_of_sample, manifest, name, choice, reconstructor)
 
 
 def _of_photo(file: Path, choice: Choice) -> Item:

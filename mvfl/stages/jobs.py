@@ -16,6 +16,7 @@ from mvfl.config.datasets import Dataset
 from mvfl.config.evaluation import LpipsFiles, Scoring, Thresholds, Wandb
 from mvfl.config.experiment import Augmentation, Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.config.models import Reconstructing
 from mvfl.config.strict import Case, PromptStyle, Strict, setting
 from mvfl.layout import Checkpoint, Reconstruction, Verdict
 
@@ -184,6 +185,27 @@ class ZeroShotJob(Job):
     out: Path
 
 
+class ModelsJob(Job):
+    """Make one share of the 3D models of a data set's samples; lists them in `out`."""
+
+    reconstruct: Reconstructing
+    experiment: Path = Field(description="its folder, with the stages `synthetic` and `gslrm` done")
+    manifest: File
+    views: Annotated[Path, Made(), Field(description="manifest of the experiment's generated views")]
+    gslrm: Annotated[Path, Made(Reconstruction.names[:1]), Field(description="folder of its GS-LRM result")]
+    piece: str = Field("1-of-1", description="which share of the samples, as 2-of-4")
+    folder: Path = Field(description="gets a folder per model")
+    out: Path
+
+
+class ModelsPageJob(Job):
+    """Write page, tables, viewer and film of all models."""
+
+    reconstruct: Reconstructing
+    pieces: Annotated[list[Path], Made(), Field(min_length=1)]
+    out: Path
+
+
 class ReportJob(Job):
     """Write the page of an experiment."""
 
@@ -233,5 +255,6 @@ class ExportJob(Job):
 JOBS: dict[str, type[Job]] = {
     "data": DataJob, "fetch": FetchJob, "base": BaseJob, "prompts": PromptsJob, "latents": LatentsJob, "train": TrainJob,
     "score": ScoreJob, "decide": DecideJob, "synthetic": SyntheticJob, "join": JoinJob, "gslrm": GslrmJob,
-    "zero_shot": ZeroShotJob, "report": ReportJob, "compare": CompareJob, "journal": JournalJob, "export": ExportJob,
+    "zero_shot": ZeroShotJob, "report": ReportJob, "compare": CompareJob, "models": ModelsJob,
+    "models_page": ModelsPageJob, "journal": JournalJob, "export": ExportJob,
 }  # fmt: skip

@@ -10,15 +10,27 @@ from typing import Any
 
 from mvfl.gslrm.export import save_film
 from mvfl.gslrm.ply import load_ply
-from mvfl.records.reconstructed import ModelRecord
+from mvfl.records.reconstructed import ModelRecord, ModelsList
 from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import say
+from mvfl.stages.jobs import ModelsPageJob
 from mvfl.stages.pages import inline, write_page
 from mvfl.stages.turnable import write_sequence
 
 CUT_OUT = "cut_out.png"
 SHOWN = 16  # models on the page, 0.2 MB each
 Row = tuple[Path, ModelRecord]
+
+
+def run(job: ModelsPageJob) -> None:
+    """Write the page of all models that the pieces list, in the order of their names.
+
+    Raises:
+        InputError: a piece or a model is missing or damaged.
+    """
+    lists = [ModelsList.read(piece) for piece in job.pieces]
+    folders = sorted(job.out / name for part in lists for name in part.names)
+    summarise(job.out, folders, job.reconstruct.film, [sentence for part in lists for sentence in part.left_out])
 
 
 def summarise(out: Path, folders: list[Path], film: bool = False, left_out: Sequence[str] = ()) -> None:

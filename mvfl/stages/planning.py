@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from mvfl.config.bases import HubBase, LocalBase, ScratchBase
-from mvfl.config.datasets import FolderDataset, MarkerlessDataset, RodentDataset
+from mvfl.config.bases import HubBase, ScratchBase
+from mvfl.config.datasets import RodentDataset
 from mvfl.config.evaluation import Scoring
 from mvfl.config.experiment import Experiment, Generation, TrainingRun, ViewSampling
 from mvfl.config.routing import Route, drawing_step, ending, evaluation_step, follow, segment_ends
@@ -151,6 +151,21 @@ class Plan:
             out=self.layout.zero_shot(dataset, base).folder,
         )  # fmt: skip
 
+    def models(self, name: str, piece: str) -> jobs.ModelsJob:
+        """Make one share of the 3D models of an experiment's data set."""
+        layout = self.layout
+        return jobs.ModelsJob(
+            reconstruct=self.config.reconstruct, experiment=layout.experiment(name),
+            manifest=layout.manifest(self.experiment(name).dataset), views=layout.synthetic(name),
+            gslrm=layout.reconstruction(name).folder, piece=piece, folder=layout.models(name).folder,
+            out=layout.models_piece(name, piece),
+        )  # fmt: skip
+
+    def models_page(self, name: str, pieces: Iterable[str | Path]) -> jobs.ModelsPageJob:
+        """Write the page of all models."""
+        settings, out = self.config.reconstruct, self.layout.models(name).folder
+        return jobs.ModelsPageJob(reconstruct=settings, pieces=[Path(p) for p in pieces], out=out)
+
     def report(self, name: str, case: Case) -> jobs.ReportJob:
         """Write an experiment's page; the 3D result belongs on it only where the verdict was A."""
         layout, e = self.layout, self.experiment(name)
@@ -219,6 +234,7 @@ class Plan:
         }  # fmt: skip
         checkpoint, verdict, model = layout.checkpoint(name, step), layout.verdict(name, step), layout.reconstruction(name)
         folders = {"train": checkpoint, "evaluate": verdict, "gslrm": model, "zero_shot": layout.zero_shot(e.dataset, e.base)}
+        folders["reconstruct"] = layout.models(name)
         return {k: [str(v)] for k, v in paths.items()} | {k: list(f.declared().values()) for k, f in folders.items()}
 
     def targets(self) -> dict[str, list[str]]:
@@ -315,34 +331,3 @@ class Plan:
             yield "join_synthetic", self.join(name, [self.layout.piece(name, "1-of-1")])
         yield "finetune_gslrm", self.gslrm(name)
         yield "render_report", self.report(name, "A")
-
-    # ---------------------------------------------------------------------------------------- files of a person
-    def recorded_files(self, dataset: str) -> list[str]:
-        """Files that decide a data set: mended cameras or masks must not be overlooked. A missing one the stage names."""
-        data = self.config.datasets[dataset]
-        if isinstance(data, MarkerlessDataset):
-            return _existing([*data.calibrations(), *data.files_of("videos"), *data.files_of("masks")])
-        cameras = sorted(data.path.glob("sample_*/opencv_cameras.json")) if isinstance(data, FolderDataset) else []
-        return _existing([Path(data.rig), *cameras])
-
-    def pictures_mark(self, dataset: str) -> str:
-        """Changes when any picture of a person's folders is replaced; listing thousands as inputs would be slow."""
-        data = self.config.datasets[dataset]
-        if isinstance(data, FolderDataset):
-            files = sorted(data.path.glob("sample_*/images/*"))
-        elif isinstance(data, MarkerlessDataset):
-            files = [f for folder in data.files_of("masks") if folder.is_dir() for f in sorted(folder.iterdir())]
-        else:
-            files = []
-        return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]) if files else ""
-
-    def weights_files(self, base: str) -> list[str]:
-        """Weights of a person's base folder, so that an exchange of them is noticed."""
-        settings = self.config.bases[base]
-        if not isinstance(settings, LocalBase):
-            return []
-        return _existing([*sorted(settings.path.glob("*/*.*")), *([settings.gslrm] if settings.gslrm else [])])
-
-
-def _existing(paths: Iterable[Path]) -> list[str]:
-    return [str(p) for p in paths if p.is_file()]

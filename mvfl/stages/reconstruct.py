@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,14 +16,19 @@ from mvfl.data.pictures import composite
 from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.metrics.pictures import to_pil
 from mvfl.records.manifest import Manifest
+from mvfl.records.pieces import Piece
 from mvfl.records.provenance import Provenance
-from mvfl.records.reconstructed import ModelRecord
+from mvfl.records.reconstructed import ModelRecord, ModelsList
+from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
-from mvfl.stages.given import PLAIN, Choice, Item, count_models, is_alone, items, recorded_rig, require_sense
+from mvfl.runtime.training_state import StopRequest
+from mvfl.stages.given import PLAIN, Choice, Given, Item, count_models, is_alone, items, recorded_rig, require_sense, samples_of
+from mvfl.stages.jobs import ModelsJob
+from mvfl.stages.model3d import Model3D
 from mvfl.stages.models_page import CUT_OUT, summarise
-from mvfl.stages.reconstructor import Model3D, Reconstructor
+from mvfl.stages.reconstructor import Reconstructor
 
 MADE = ("provenance.json", "model.json", "gaussians.ply", "views.png", "turntable.gif", "viewer.html")
 
@@ -61,15 +66,60 @@ def run(
     reconstructor = replace(Reconstructor.load(learned, recorded_rig(sources) or rig), filters=choice.filters)
     alone = is_alone(sources, choice)
     require_sense(choice, reconstructor, sources)
+    given = tracked(items(sources, choice, reconstructor), "pictures", count_models(sources, choice))
+    names, left_out = _make_all(given, out, alone, reconstructor, choice, extras)
+    if names:
+        summarise(out, [out if alone else out / name for name in names], extras.film, left_out)
+    if left_out:
+        count = len(names) + len(left_out)
+        raise InputError(f"{len(left_out)} of {count} pictures were left out, all others are done. " + " ".join(left_out))
+    if not names:
+        raise InputError(f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos or samples.")
+
+
+def run_share(job: ModelsJob, minutes: float | None = None) -> None:
+    """Make one share of a data set's models and list them in `job.out`; what is there already is kept.
+
+    Raises:
+        InputError: no sample of the share gave a model; see the helpers for more.
+        Unfinished: stopped in good order; finished models are kept.
+    """
+    settings, piece = job.reconstruct, Piece.parse(job.piece)
+    choice = Choice(view=settings.view, all_views=settings.all_views, complete=settings.complete)
+    reconstructor = Reconstructor.load(job.experiment)
+    require_sense(choice, reconstructor, [job.manifest])
+    manifest = Manifest.read(job.manifest)
+    everything = [*manifest.train, *manifest.val, *manifest.test][:: settings.every]
+    mine = everything[piece.number - 1 :: piece.count]
+    given = _until(StopRequest(minutes), tracked(samples_of(manifest, mine, choice, reconstructor), "models", len(mine)))
+    names, left_out = _make_all(given, job.folder, False, reconstructor, choice, Extras(formats=tuple(settings.formats)))
+    if left_out and not names:
+        raise InputError(f"None of {len(mine)} samples gave a model: {left_out[0]}")
+    ModelsList(names=names, left_out=left_out).write(job.out)
+
+
+def _until(stop: StopRequest, given: Iterable[Given]) -> Iterator[Given]:
+    """The same, until a job has to end."""
+    for done, entry in enumerate(given):
+        if stop:
+            ending = TimeSpent if stop.time_spent else Unfinished
+            raise ending(f"Stopped after {done} samples ({stop.reason}); run again to go on.")
+        yield entry
+
+
+def _make_all(
+    given: Iterable[Given], out: Path, alone: bool, reconstructor: Reconstructor, choice: Choice, extras: Extras
+) -> tuple[list[str], list[str]]:
+    """Make the models that are not there yet; returns names, and what was left out and why."""
     names: list[str] = []
     left_out: list[str] = []
     waiting: list[tuple[Item, Tensor]] = []
-    for name, read in tracked(items(sources, choice, reconstructor), "pictures", count_models(sources, choice)):
+    for name, read in given:
         if name in names:
             raise InputError(f"Two pictures are called {name}; rename one, or give them in two runs.")
         try:
             item = read()
-            if not _is_done(out if alone else out / name, item, choice, extras):
+            if not _is_done(out if alone else out / name, choice.settings(item.mark, reconstructor.mark), extras):
                 waiting.append((item, item.rgba[0] if choice.straight else _shown(item, reconstructor, choice)))
         except InputError as error:  # one picture in which nothing is to be seen must not cost a whole recording
             if alone:
@@ -82,22 +132,16 @@ def run(
             waiting = []
     if waiting:
         _make(waiting, out, alone, reconstructor, choice, extras)
-    if names:
-        summarise(out, [out if alone else out / name for name in names], extras.film, left_out)
-    if left_out:
-        count = len(names) + len(left_out)
-        raise InputError(f"{len(left_out)} of {count} pictures were left out, all others are done. " + " ".join(left_out))
-    if not names:
-        raise InputError(f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos or samples.")
+    return names, left_out
 
 
-def _is_done(folder: Path, item: Item, choice: Choice, extras: Extras) -> bool:
-    """Whether a folder holds the model of this picture, made in this way."""
+def _is_done(folder: Path, settings: dict[str, object], extras: Extras) -> bool:
+    """Whether a folder holds the model of this picture, made in this way with these weights."""
     if not all((folder / name).is_file() for name in (*MADE, *(f"animal.{kind}" for kind in extras.formats))):
         return False
     try:
         ModelRecord.read(folder / "model.json")  # an older mvfl measured less
-        return bool(Provenance.read(folder / "provenance.json").settings == choice.settings(item.mark))
+        return bool(Provenance.read(folder / "provenance.json").settings == settings)
     except InputError:
         return False
 
@@ -114,7 +158,8 @@ def _make(
         if model.reference is not None:
             to_pil(composite(item.rgba, 1.0)[0]).save(folder / CUT_OUT)
         _measured(item.name, model, bool(choice.elevations)).write(folder / "model.json")
-        write_provenance(folder, "reconstruct", choice.settings(item.mark), reconstructor.sources, reconstructor.rig.hash)
+        settings = choice.settings(item.mark, reconstructor.mark)
+        write_provenance(folder, "reconstruct", settings, reconstructor.sources, reconstructor.rig.hash)
 
 
 def _measured(name: str, model: Model3D, tried: bool) -> ModelRecord:

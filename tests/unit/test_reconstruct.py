@@ -28,8 +28,9 @@ from mvfl.gslrm.ply import load_ply
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
 from mvfl.stages.given import Choice
+from mvfl.stages.model3d import Model3D
 from mvfl.stages.reconstruct import Extras, run
-from mvfl.stages.reconstructor import Model3D, Reconstructor, read_experiment
+from mvfl.stages.reconstructor import Reconstructor, read_experiment
 
 
 def disc(height: int, width: int, row: float, column: float, radius: float) -> torch.Tensor:

@@ -333,6 +333,21 @@ def test_one_picture_becomes_a_model_and_changed_weights_are_refused(finished: P
     assert done.returncode == 1 and "--view 6 is not a view that this experiment starts from (0 to 5)" in done.stderr
 
 
+def test_all_samples_become_models_in_pieces_and_a_new_model_of_the_experiment_makes_them_anew(finished: Path) -> None:
+    two = ("--set-scatter", "reconstruct=2")
+    out = rerun(finished, "reconstruct", *two, change={"reconstruct": {"every": 2, "all_views": True, "formats": ["splat"]}})
+    assert jobs(out)["reconstruct_samples"] == 2 and jobs(out)["summarise_models"] == 1
+    models = finished / "experiments" / "mouse_6x_aug" / "models"
+    table = list(csv.DictReader((models / "models.csv").read_text().splitlines()))
+    assert [row["name"] for row in table] == ["sample_000000", "sample_000002", "sample_000004"]
+    assert all((models / row["name"] / "animal.splat").is_file() for row in table) and (models / "viewer.html").is_file()
+    before = {row["name"]: (models / row["name"] / "gaussians.ply").stat().st_mtime_ns for row in table}
+    (models / "models.csv").unlink()
+    rerun(finished, "reconstruct", change={"reconstruct": {"every": 2, "all_views": True, "formats": ["splat"]}})
+    after = {row["name"]: (models / row["name"] / "gaussians.ply").stat().st_mtime_ns for row in table}
+    assert before == after, "one job in place of two: what is there is kept"
+
+
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
     def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
         job = BaseJob(base=LocalBase(kind="local", path=folder), out=tmp_path / "out")

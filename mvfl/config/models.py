@@ -1,0 +1,22 @@
+"""Settings of the target `reconstruct`: a 3D model of every moment of a data set."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from mvfl.config.strict import Strict
+
+Format = Literal["splat", "compressed.ply", "spz", "sog", "splats.glb", "glb", "obj"]
+
+
+class Reconstructing(Strict):
+    """Of which pictures models are made, and what is written of them."""
+
+    every: PositiveInt = Field(1, description="use every n-th sample of the data set")
+    view: int | None = Field(None, ge=0, description="camera whose picture is used; default: the experiment's reference, or 0")
+    all_views: bool = Field(False, description="all recorded views straight to 3D; nothing is drawn")
+    complete: bool = Field(False, description="with all_views: draw the directions that no camera shows")
+    film: bool = Field(False, description="a film that goes round all models")
+    formats: list[Format] = Field([], description="further files of each model")
