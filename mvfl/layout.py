@@ -133,6 +133,10 @@ class Layout:
         """`manifest.json` of a data set."""
         return self.results / "data" / dataset / "manifest.json"
 
+    def data_page(self, dataset: str) -> Path:
+        """Page of a data set."""
+        return self.manifest(dataset).with_name("report.html")
+
     def base(self, base: str) -> Path:
         """`base.json` of a base."""
         return self.results / "base" / base / "base.json"

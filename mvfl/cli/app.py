@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,18 @@ def _about(
     """From calibrated cameras to single-image 3D of laboratory mice."""
 
 
+def _require_there(pictures: list[Path], mask: Path | None, calibration: Path | None, experiment: Path | None) -> None:
+    """Misspelled files are answered at once."""
+    for picture in pictures:
+        if not picture.is_dir():
+            require_file(picture, "name a picture of one animal, a folder, a video or a sample")
+    for file, what in ((mask, "a mask of the picture"), (calibration, "the calibration of the pictures' cameras")):
+        if file is not None:
+            require_file(file, f"name {what}")
+    if experiment is not None and not experiment.is_dir():
+        raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
+
+
 @app.command(rich_help_panel=PEOPLE)
 def reconstruct(
     pictures: Annotated[list[Path], typer.Argument(help="of one animal each, cut out or on white; or folders, videos, samples")],
@@ -75,18 +88,12 @@ def reconstruct(
     also: Annotated[
         list[str] | None, typer.Option(help="further files: splat, compressed.ply, spz, sog, splats.glb, or meshes: glb, obj")
     ] = None,
+    recorded: Annotated[datetime | None, typer.Option(help="when the recording began, for NWB")] = None,
     threads: Threads = 2,
     log: Log = None,
 ) -> None:
     """Turn pictures into 3D models (PLY) with what an experiment, or the base that ships with mvfl, has learned."""
-    for picture in pictures:
-        if not picture.is_dir():
-            require_file(picture, "name a picture of one animal, a folder, a video or a sample")
-    for file, what in ((mask, "a mask of the picture"), (calibration, "the calibration of the pictures' cameras")):
-        if file is not None:
-            require_file(file, f"name {what}")
-    if experiment is not None and not experiment.is_dir():
-        raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
+    _require_there(pictures, mask, calibration, experiment)
     around: Any = numbers("--box", box, int, 4, "left,top,width,height") if box else None
     heights = numbers("--elevations", elevations, int) if elevations else ()
     if not all(-89 <= height <= 90 for height in heights):
@@ -106,7 +113,7 @@ def reconstruct(
         elevations=tuple(map(float, heights)), calibration=Calibration(calibration, up_of(up), unit_mm) if calibration else None,
         complete=complete, filters=filters,
     )  # fmt: skip
-    run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or [])))
+    run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or []), recorded))
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -19,4 +20,5 @@ class Reconstructing(Strict):
     all_views: bool = Field(False, description="all recorded views straight to 3D; nothing is drawn")
     complete: bool = Field(False, description="with all_views: draw the directions that no camera shows")
     film: bool = Field(False, description="a film that goes round all models")
+    recorded: datetime | None = Field(None, description="when the recording began, for NWB: 2026-03-01T10:00:00+01:00")
     formats: list[Format] = Field([], description="further files of each model")

@@ -134,3 +134,22 @@ def spectrum(points: Float[Tensor, "point 3"], weights: Float[Tensor, " point"])
         if degree > 0:
             before, now = now, ((2 * degree + 1) * cosine * now - degree * before) / (degree + 1)
     return torch.stack(values, 1).flatten()
+
+
+@torch.no_grad()
+def extent(gaussians: Gaussians) -> tuple[float, float, float]:
+    """Length, width and height in world units: of the 1st to the 99th per cent of the opacity.
+
+    Along the horizontal main axis, across it, and upwards.
+    """
+    xyz, weight = gaussians.xyz.detach().cpu(), gaussians.opacities.detach().cpu().flatten()
+    flat = xyz[:, :2] - (xyz[:, :2] * weight[:, None]).sum(0) / weight.sum()
+    _, axes = torch.linalg.eigh((flat * weight[:, None]).T @ flat)
+    along = torch.cat([flat @ axes.flip(1), xyz[:, 2:]], 1)
+    sizes = []
+    for axis in along.T:
+        order = axis.argsort()
+        share = weight[order].cumsum(0) / weight.sum()
+        low, high = (axis[order][int(torch.searchsorted(share, q).clamp(max=len(axis) - 1))] for q in (0.01, 0.99))
+        sizes.append(float(high - low))
+    return sizes[0], sizes[1], sizes[2]

@@ -75,6 +75,8 @@ class ViewScores(Record):
         reached: Unix time of the last training step before the verdict.
         lpips: per kind of picture, where files for it were named.
         colour_drift: how much lighter, redder, yellower the drawn animals are (`mvfl.metrics.colour.colour_drift`).
+        nearest_overlap: of the outlines of a judged input and the most similar training picture, median; near 1 among moments of
+            one animal that follow each other.
         directions: of each slot's camera as seen from the input's, where it is the same for every input.
     """
 
@@ -96,6 +98,7 @@ class ViewScores(Record):
     lpips: Metrics | None = Field(None, description="lower is more alike")
     colour_drift: Metrics | None = None
     directions: list[str] | None = None
+    nearest_overlap: float | None = None
 
 
 class ReconstructionScore(Strict):
@@ -122,6 +125,8 @@ class ReconstructionScores(Record):
         baselines: of the base without fine-tuning and of pictures that need no model.
         samples: each validation sample.
         used: which weights are written and used: the fine-tuned ones only where they beat the base.
+        size: length, width and height of the model that is shown.
+        unit: of them.
         block: of the samples: `test`, which nothing was chosen by, or `val` where the data set has no test block.
     """
 
@@ -132,6 +137,8 @@ class ReconstructionScores(Record):
     samples: list[ReconstructionScore]
     used: Literal["finetuned", "base"] = "finetuned"
     block: Block = "val"
+    size: list[float] | None = None
+    unit: Literal["mm", "world units"] = "world units"
 
     def per_target(self) -> dict[str, dict[str, Metrics]]:
         """Scores by the set of views that was scored: each kind of picture's means."""

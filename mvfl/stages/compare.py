@@ -15,7 +15,7 @@ from mvfl.runtime.files import write_text
 from mvfl.runtime.progress import say
 from mvfl.runtime.tracking import read_log
 from mvfl.stages.jobs import CompareJob
-from mvfl.stages.pages import inline, write_page
+from mvfl.stages.pages import inline, links, write_page
 
 SCORES = (
     "case", "step", "right direction", "overlap (IoU)", "skill", "consistency", "PSNR (dB)", "loss", "3D PSNR (dB)", "3D overlap",
@@ -47,7 +47,7 @@ def run(job: CompareJob) -> None:
     }
     write_page(
         out.page, "compare", rows=rows, scores=SCORES, settings=settings, views=views, best=best, ending=job.ending,
-        converged=job.converged, loss=inline(_plot_losses(job)),
+        pages=links(out.page, job.pages), converged=job.converged, loss=inline(_plot_losses(job)),
     )  # fmt: skip
     say(f"{len(rows)} experiments: {out.page}")
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from mvfl.config.agreement import gslrm_faults, refuse
 from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.gslrm.batches import Batches, Supervised
+from mvfl.gslrm.body import extent
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.gslrm.model import Gslrm
@@ -151,10 +152,11 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
         scores = scores.model_copy(update={"used": "base"})
         say(f"The fine-tuned weights do not beat the base on {scores.judges}: the base's are used.")
     save_grid(out.renders, grid)
-    scores.write(out.metrics)
     model = load_gslrm(out.weights, real.image_size, s.clip_xyz).to(device())
     first = sources.inputs.judging[0]
     gaussians = visible_gaussians(model, sources.seen(first), first)
+    size = [length * (real.millimetres or 1.0) for length in extent(gaussians)]
+    scores.model_copy(update={"size": size, "unit": "mm" if real.millimetres else "world units"}).write(out.metrics)
     write_model(gaussians, s.turntable_views, real.image_size, s.renderer, job.out)
     write_viewer(out.viewer, gaussians, f"3D model of {sources.recorded(first)[0]}")
     inputs: dict[str, Path | str] = {"base": job.base, "real": job.real}

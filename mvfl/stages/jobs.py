@@ -203,6 +203,7 @@ class ModelsPageJob(Job):
 
     reconstruct: Reconstructing
     pieces: Annotated[list[Path], Made(), Field(min_length=1)]
+    pages: dict[str, Path] = Field({}, description="pages to link to, by what they are called")
     out: Path
 
 
@@ -214,6 +215,7 @@ class ReportJob(Job):
     rendered: bool = Field(False, description="whether the pictures are rendered, not recorded")
     evaluation: Annotated[Path, Made(Verdict.names), Field(description="folder of the verdict")]
     gslrm: Annotated[Path | None, Made(Reconstruction.names)] = Field(None, description="folder of the GS-LRM result")
+    data_page: Path | None = Field(None, description="page of the data set, to link to")
     out: Path
 
 
@@ -238,6 +240,7 @@ class CompareJob(Job):
     reconstructions: Annotated[list[Path], Made(Reconstruction.names[1:2])] = Field(
         [], description="folders of GS-LRM results, of those that have one"
     )
+    pages: dict[str, Path] = Field({}, description="experiment -> its page, of those that have one")
     out: Path
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mvfl.geometry.cameras import Camera
 from mvfl.geometry.tensors import camera_tensors
-from mvfl.gslrm.body import Body, carved
+from mvfl.gslrm.body import Body, carved, extent
 from mvfl.gslrm.export import save_film, write_model
 from mvfl.gslrm.formats import save_as
 from mvfl.gslrm.gaussians import Gaussians
@@ -72,17 +72,8 @@ class Model3D:
 
         Along the horizontal main axis, across it, and upwards; in millimetres where the scale is known, else in world units.
         """
-        xyz, weight = self.gaussians.xyz.detach().cpu(), self.gaussians.opacity_logits.detach().cpu().flatten().sigmoid()
-        flat = xyz[:, :2] - (xyz[:, :2] * weight[:, None]).sum(0) / weight.sum()
-        _, axes = torch.linalg.eigh((flat * weight[:, None]).T @ flat)
-        along = torch.cat([flat @ axes.flip(1), xyz[:, 2:]], 1)
-        sizes = []
-        for axis in along.T:
-            order = axis.argsort()
-            share = weight[order].cumsum(0) / weight.sum()
-            low, high = (axis[order][int(torch.searchsorted(share, q).clamp(max=len(axis) - 1))] for q in (0.01, 0.99))
-            sizes.append(float(high - low) * (self.millimetres or 1.0))
-        return sizes[0], sizes[1], sizes[2]
+        length, width, height = (size * (self.millimetres or 1.0) for size in extent(self.gaussians))
+        return length, width, height
 
     @cached_property
     def body(self) -> Body:

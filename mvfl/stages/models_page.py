@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from mvfl.records.reconstructed import ModelRecord, ModelsList
 from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import say
 from mvfl.stages.jobs import ModelsPageJob
-from mvfl.stages.pages import inline, write_page
+from mvfl.stages.nwb import write_nwb
+from mvfl.stages.pages import inline, links, write_page
 from mvfl.stages.turnable import write_sequence
 
 CUT_OUT = "cut_out.png"
 SHOWN = 16  # models on the page, 0.2 MB each
 Row = tuple[Path, ModelRecord]
+NOWHERE: Mapping[str, Path] = {}
 
 
 def run(job: ModelsPageJob) -> None:
@@ -30,24 +33,32 @@ def run(job: ModelsPageJob) -> None:
     """
     lists = [ModelsList.read(piece) for piece in job.pieces]
     folders = sorted(job.out / name for part in lists for name in part.names)
-    summarise(job.out, folders, job.reconstruct.film, [sentence for part in lists for sentence in part.left_out])
+    left_out = [sentence for part in lists for sentence in part.left_out]
+    summarise(job.out, folders, job.reconstruct.film, left_out, job.pages, job.reconstruct.recorded)
 
 
-def summarise(out: Path, folders: list[Path], film: bool = False, left_out: Sequence[str] = ()) -> None:
+def summarise(
+    out: Path, folders: list[Path], film: bool = False, left_out: Sequence[str] = (), pages: Mapping[str, Path] = NOWHERE,
+    recorded: datetime | None = None,
+) -> None:  # fmt: skip
     """Write tables, a page with the least certain models first, and of several models a viewer that goes through them.
 
-    That is `models.csv` and `embeddings.csv` (Parquet, too, where pyarrow is installed), `index.html`, `viewer.html`, `film.mp4`.
+    That is `index.html`, `models.csv` and `embeddings.csv`; of several `viewer.html` and `film.mp4`; the tables as Parquet and
+    `models.nwb`, too, where pyarrow and pynwb are installed.
 
     Args:
         out: gets the files.
         folders: of the models, in order.
         film: whether to write the film.
         left_out: pictures that gave none, and why.
+        pages: to link to, by what they are called.
+        recorded: when the session began, for NWB.
     """
     rows = [(folder, ModelRecord.read(folder / "model.json")) for folder in folders]
     figures = [{**r.model_dump(exclude={"embedding"}), "ply": str((f / "gaussians.ply").relative_to(out))} for f, r in rows]
     _write_table(out / "models.csv", figures)
     _write_table(out / "embeddings.csv", [{"name": r.name, **{f"e{i}": v for i, v in enumerate(r.embedding)}} for _, r in rows])
+    write_nwb(out / "models.nwb", [record for _, record in rows], recorded)
     every = 0
     if len(rows) > 1:
         moments = [(record.name, load_ply(folder / "gaussians.ply")) for folder, record in rows]
@@ -59,7 +70,7 @@ def summarise(out: Path, folders: list[Path], film: bool = False, left_out: Sequ
     write_page(
         out / "index.html", "reconstructed", models=[_shown(out, row) for row in ranked[:SHOWN]], count=len(rows),
         median=agreement[len(agreement) // 2], every=every, film=(out / "film.mp4").is_file() and film,
-        left_out=left_out,
+        left_out=left_out, pages=links(out / "index.html", pages),
     )  # fmt: skip
     say(f"{len(rows)} models; look at {out / 'index.html'}, figures in {out / 'models.csv'}.")
 

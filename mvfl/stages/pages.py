@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ def inline(picture: Path | bytes) -> str:
     kind = "gif" if isinstance(picture, Path) and picture.suffix == ".gif" else "png"
     content = picture.read_bytes() if isinstance(picture, Path) else picture
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def links(page: Path, targets: Mapping[str, Path]) -> dict[str, str]:
+    """Addresses of those pages that exist, as seen from another one.
+
+    Args:
+        page: that is written.
+        targets: pages by what they are called.
+    """
+    return {name: os.path.relpath(target, page.parent) for name, target in targets.items() if target.is_file()}
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

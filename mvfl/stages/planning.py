@@ -164,7 +164,9 @@ class Plan:
     def models_page(self, name: str, pieces: Iterable[str | Path]) -> jobs.ModelsPageJob:
         """Write the page of all models."""
         settings, out = self.config.reconstruct, self.layout.models(name).folder
-        return jobs.ModelsPageJob(reconstruct=settings, pieces=[Path(p) for p in pieces], out=out)
+        e = self.experiment(name)
+        pages = {f"the experiment {name}": self.layout.report(name), f"the data set {e.dataset}": self.layout.data_page(e.dataset)}
+        return jobs.ModelsPageJob(reconstruct=settings, pieces=[Path(p) for p in pieces], pages=pages, out=out)
 
     def report(self, name: str, case: Case) -> jobs.ReportJob:
         """Write an experiment's page; the 3D result belongs on it only where the verdict was A."""
@@ -172,7 +174,8 @@ class Plan:
         return jobs.ReportJob(
             name=name, experiment=e, rendered=isinstance(self.config.datasets[e.dataset], RodentDataset),
             evaluation=layout.verdict(name, self.verdict_step(name)).folder,
-            gslrm=layout.reconstruction(name).folder if case == "A" else None, out=layout.report(name),
+            gslrm=layout.reconstruction(name).folder if case == "A" else None,
+            data_page=layout.data_page(e.dataset), out=layout.report(name),
         )  # fmt: skip
 
     def journal(self, route: Route) -> jobs.JournalJob:
@@ -205,6 +208,7 @@ class Plan:
             converged=route.converged if route else None, reconstructions=found,
             evaluations=[layout.verdict(n, self.verdict_step(n)).folder for n in names],
             logs=[layout.checkpoint(n, self.verdict_step(n)).log for n in names], out=layout.comparison(group).folder,
+            pages={n: layout.report(n) for n in names if layout.report(n).is_file()},
         )  # fmt: skip
 
     def export(self, name: str) -> jobs.ExportJob:

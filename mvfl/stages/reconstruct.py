@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -40,10 +41,12 @@ class Extras:
     Attributes:
         film: `turntable.mp4` of a single picture, `film.mp4` that goes round all of several.
         formats: of `mvfl.gslrm.formats.FORMATS`.
+        recorded: when the recording began, for NWB.
     """
 
     film: bool = False
     formats: tuple[str, ...] = ()
+    recorded: datetime | None = None
 
 
 def run(
@@ -69,7 +72,7 @@ def run(
     given = tracked(items(sources, choice, reconstructor), "pictures", count_models(sources, choice))
     names, left_out = _make_all(given, out, alone, reconstructor, choice, extras)
     if names:
-        summarise(out, [out if alone else out / name for name in names], extras.film, left_out)
+        summarise(out, [out if alone else out / name for name in names], extras.film, left_out, recorded=extras.recorded)
     if left_out:
         count = len(names) + len(left_out)
         raise InputError(f"{len(left_out)} of {count} pictures were left out, all others are done. " + " ".join(left_out))

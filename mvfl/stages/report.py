@@ -14,7 +14,7 @@ from mvfl.records.provenance import Provenance
 from mvfl.records.scores import ReconstructionScores, ViewScores
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages.jobs import ReportJob
-from mvfl.stages.pages import inline, write_page
+from mvfl.stages.pages import inline, links, write_page
 
 LABELS = {
     "model": "this model", "nearest": "nearest training sample", "mean": "mean view", "copy": "copy of the input",
@@ -44,6 +44,7 @@ def run(job: ReportJob) -> None:
         job.out,
         "page",
         name=job.name,
+        pages=links(job.out, {"the data set": job.data_page} if job.data_page else {}),
         made="rendered" if job.rendered else "recorded",
         decision=decision,
         metrics=scores,
@@ -75,6 +76,8 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
         "turnable": files.viewer.read_text(encoding="utf-8") if files.viewer.stat().st_size < LARGEST_VIEWER else None,
         "what": scores.judges,
         "used": scores.used,
+        "size": scores.size,
+        "unit": scores.unit,
         "block": scores.block,
         "full": [m for m in ("full_psnr", "full_ssim", "full_lpips") if m in scores.mean],
         "images": {"turntable": inline(files.turntable), "strip": inline(files.strip), "renders": inline(files.renders)},

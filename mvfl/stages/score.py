@@ -22,7 +22,7 @@ from mvfl.records.scores import ViewScores
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import read_log
 from mvfl.stages.jobs import ScoreJob
-from mvfl.verdict.baselines import baselines
+from mvfl.verdict.baselines import baselines, likeness_to_training
 from mvfl.verdict.measurements import measure
 from mvfl.verdict.scores import Truth, load_truth
 from mvfl.verdict.trend import loss_trend
@@ -63,7 +63,7 @@ def run(job: ScoreJob) -> None:
     directions = slot_directions(manifest.rig, job.sampling.view_conditioning, truth.references)
     scores = ViewScores(
         experiment=job.experiment, step=step, pairs=len(pairs), measurements=measurements,
-        loss_trend=trend, directions=directions,
+        loss_trend=trend, directions=directions, nearest_overlap=likeness_to_training(others["nearest"], truth),
         reached=log[-1]["time"] if log else None, lpips=_lpips(job.scoring, truth, {"model": images, **others}), **detail,
     )  # fmt: skip
     job.out.mkdir(parents=True, exist_ok=True)

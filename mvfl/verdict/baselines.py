@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mvfl.config.strict import ViewConditioning
 from mvfl.data.pictures import composite, read_ahead, view_pictures
+from mvfl.metrics.image import mask_iou
 from mvfl.mvdiffusion.slots import slot_views
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.progress import tracked
@@ -49,3 +50,15 @@ def baselines(
         "mean": torch.stack([mean_views[v] for v in truth.views]),
         "nearest": torch.stack(matched),
     }
+
+
+def likeness_to_training(nearest: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> float:
+    """Overlap (IoU) of the judged inputs' outlines with those of their most similar training pictures: the median.
+
+    Args:
+        nearest: views of the nearest training samples, as `baselines` found them.
+        truth: recorded pictures.
+    """
+    slots = list(enumerate(truth.reference_slots))
+    known, judged = (torch.stack([pictures[i, s] for i, s in slots]) for pictures in (nearest, truth.images))
+    return float(mask_iou(known, judged).median())

@@ -66,7 +66,7 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
         reasons = [
             f"All {len(good)} generated views are good: {m.slot_accuracy:.0%} show the right direction, silhouettes overlap "
             f"the recorded ones by {m.iou:.0%} on average, and they are {m.skill:.0%} of the way from the best trivial picture "
-            f"to a perfect one. As one body they are {m.consistency:.0%} as consistent as the recorded views."
+            f"to a perfect one. {_as_one_body(m.consistency)}"
         ]
     elif t.partial_good_slots <= share < t.min_good_slots:
         case = "D"
@@ -89,6 +89,14 @@ def decide(m: Measurements, t: Thresholds) -> Decision:
         thresholds=t.model_dump(),
         crossed=crossed_thresholds(m, t),
     )
+
+
+def _as_one_body(consistency: float) -> str:
+    """How well the views fit one body, in words."""
+    if consistency >= 0.98:
+        return "They fit one body as well as the recorded views do."
+    how = "nearly as well as" if consistency >= 0.9 else "less well than"
+    return f"They fit one body {how} the recorded views do ({consistency:.0%})."
 
 
 def _failures(m: Measurements, t: Thresholds) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pynwb import NWBHDF5IO
 
 from mvfl.data.framing import Framing, framed, framing, usual_framing
 from mvfl.data.photos import Cut, read_photo
@@ -145,6 +147,19 @@ def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missi
     run([pictures / "mouse2.png"], tmp_path / "one", base, Choice(seed=3), extras=Extras(formats=("splat", "glb")))
     assert (tmp_path / "one" / "gaussians.ply").is_file(), "of one picture, the folder itself"
     assert (tmp_path / "one" / "animal.splat").is_file() and (tmp_path / "one" / "animal.glb").is_file()
+
+
+def test_the_figures_are_written_for_nwb_too(base: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "mouse2.png").rename(pictures / "mouse_000017.png")
+    began = datetime(2026, 3, 1, 10, tzinfo=UTC)
+    run([pictures], tmp_path / "out", base, extras=Extras(recorded=began))
+    with NWBHDF5IO(str(tmp_path / "out" / "models.nwb"), "r") as file:
+        content = file.read()
+        rows = content.processing["behavior"]["models"].to_dataframe()
+        assert content.session_start_time == began and "not known" not in content.session_description
+    assert list(rows["frame"]) == [0, 1, 17] and list(rows["source"]) == ["mouse0", "mouse1", "mouse_000017"]
+    assert [float(v) for v in rows["volume"]] == [float(row["volume"]) for row in table(tmp_path / "out")]
+    assert len(rows["embedding"][0]) == SHELLS * DEGREES
 
 
 def test_pictures_that_show_nothing_are_left_out_and_named_and_the_others_are_done(
