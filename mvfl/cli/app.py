@@ -26,6 +26,7 @@ from mvfl.runtime.progress import say
 from mvfl.runtime.reading import require_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+LOOPBACK = "127.0.0.1"
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -114,6 +115,23 @@ def reconstruct(
         complete=complete, filters=filters,
     )  # fmt: skip
     run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or []), recorded))
+
+
+@app.command("app", rich_help_panel=PEOPLE)
+def serve(
+    experiment: Annotated[Path | None, typer.Option(help="results/experiments/<name>, or a base's folder")] = None,
+    host: Annotated[str, typer.Option(help="address to listen at; any other lets the network in")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="port to listen at", min=1, max=65535)] = 7860,
+    threads: Threads = 2,
+) -> None:
+    """Open a page on this machine: drop a picture, get a 3D animal that can be turned, and its files."""
+    _require_there([], None, None, experiment)
+    begin(None, threads)
+    if host != LOOPBACK:
+        say(f"Warning: anyone who reaches {host}:{port} can use this page and this machine's time.")
+    from mvfl.stages.app import serve as serve_page
+
+    serve_page(experiment, host, port, lambda address: say(f"Open {address} in a browser; Ctrl-C ends it."))
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -14,6 +15,7 @@ from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
 _log: TextIO | None = None
+_listeners: list[list[str]] = []
 
 
 def open_log(path: Path | None) -> None:
@@ -26,11 +28,24 @@ def open_log(path: Path | None) -> None:
 
 def say(message: str) -> None:
     """Write one line to the log file and, where nobody watches a bar, to stderr."""
+    for listener in _listeners:
+        listener.append(message)
     line = f"{time.strftime('%H:%M:%S')} {message}"
     if _log is not None:
         print(line, file=_log)
     if _log is None or sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What is said in this process meanwhile, for those who see neither log nor terminal."""
+    lines: list[str] = []
+    _listeners.append(lines)
+    try:
+        yield lines
+    finally:
+        _listeners.remove(lines)
 
 
 class Bar:

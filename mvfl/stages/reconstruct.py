@@ -66,7 +66,14 @@ def run(
     Raises:
         InputError: see the helpers.
     """
-    reconstructor = replace(Reconstructor.load(learned, recorded_rig(sources) or rig), filters=choice.filters)
+    reconstruct_with(Reconstructor.load(learned, recorded_rig(sources) or rig), sources, out, choice, extras)
+
+
+def reconstruct_with(
+    reconstructor: Reconstructor, sources: Sequence[Path], out: Path, choice: Choice = PLAIN, extras: Extras = Extras()
+) -> None:
+    """The same as `run` with weights that are loaded already."""
+    reconstructor = replace(reconstructor, filters=choice.filters)
     alone = is_alone(sources, choice)
     require_sense(choice, reconstructor, sources)
     given = tracked(items(sources, choice, reconstructor), "pictures", count_models(sources, choice))
