@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mvfl.records.manifest import Manifest
     from mvfl.runtime.files import InputError
     from mvfl.stages.planning import Plan
+    from mvfl.stages.publish import push_to_hub, save_pretrained
     from mvfl.stages.reconstructor import Reconstructor
 
 _PLACES = {
@@ -44,13 +45,13 @@ _PLACES = {
     "gslrm.ply": "load_ply save_ply", "gslrm.rendering": "render", "layout": "Layout",
     "mvdiffusion.pipeline": "MultiViewPipeline", "mvdiffusion.sampling": "Sampler", "records.decision": "DecisionRecord",
     "records.manifest": "Manifest", "runtime.files": "InputError", "stages.planning": "Plan",
-    "stages.reconstructor": "Reconstructor",
+    "stages.publish": "push_to_hub save_pretrained", "stages.reconstructor": "Reconstructor",
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = ["Camera", "DecisionRecord", "Gaussians", "Gslrm", "InputError", "Layout", "Manifest", "MultiViewPipeline", "Plan",
-           "Reconstructor", "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "render",
-           "save_ply", "view_pictures"]  # fmt: skip
+           "Reconstructor", "Rig", "Sampler", "load_config", "load_gslrm", "load_ply", "load_rig", "orbit_camera", "push_to_hub",
+           "render", "save_ply", "save_pretrained", "view_pictures"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

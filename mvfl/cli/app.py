@@ -80,7 +80,7 @@ def reconstruct(
     ] = None,
     reframe: Annotated[bool, typer.Option("--reframe", help="bring the animal to its usual size and place")] = False,
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
-    rig: Annotated[str, typer.Option(help="of a base: cameras to draw")] = "ring60",
+    rig: Annotated[str | None, typer.Option(help="of a base: cameras to draw; default: its own, or ring60")] = None,
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
     min_opacity: Annotated[float, typer.Option(help="leave out Gaussians below it", min=0, max=1)] = 0.04,
     max_size: Annotated[float, typer.Option(help="leave out larger ones in the lower half, world units", min=0)] = 0.1,

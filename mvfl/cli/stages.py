@@ -133,6 +133,30 @@ def write_original(
     original.write_original(experiment, out)
 
 
+@base_app.command("save")
+def save_model(
+    experiment: Annotated[Path, typer.Argument(help="results/experiments/<name>, finished")],
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+) -> None:
+    """Write a finished experiment as one folder that others can load, with a card."""
+    from mvfl.stages.publish import save_pretrained
+
+    save_pretrained(experiment, out)
+
+
+@base_app.command("push")
+def push_model(
+    experiment: Annotated[Path, typer.Argument(help="results/experiments/<name>, finished")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the model hub")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be uploaded; no network")] = False,
+    public: Annotated[bool, typer.Option("--public", help="a new repository is private otherwise")] = False,
+) -> None:
+    """Put a finished experiment with its card on the model hub."""
+    from mvfl.stages.publish import push_to_hub
+
+    push_to_hub(experiment, repo, dry_run, public)
+
+
 for _stage in STAGES:
     _add(base_app if _stage in ("fetch", "base", "export") else stages_app, _stage)
 

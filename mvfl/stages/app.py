@@ -117,7 +117,9 @@ def build(reconstructor: Reconstructor, folder: Path) -> Any:
         if picture is None:
             raise gradio.Error("Drop a picture first.")
         try:
-            shown = model_of(reconstructor, Path(picture), Path(tempfile.mkdtemp(dir=folder)), cutting, box, height)
+            shown = model_of(
+                reconstructor, Path(picture), Path(tempfile.mkdtemp(dir=folder)) / Path(picture).stem, cutting, box, height
+            )
         except InputError as error:
             raise gradio.Error(str(error)) from error
         return [str(shown.cut_out), str(shown.views), shown.viewer, shown.figures, [str(file) for file in shown.files]]

@@ -50,7 +50,7 @@ class Extras:
 
 
 def run(
-    sources: Sequence[Path], out: Path, learned: Path | None = None, choice: Choice = PLAIN, rig: str = "ring60",
+    sources: Sequence[Path], out: Path, learned: Path | None = None, choice: Choice = PLAIN, rig: str | None = None,
     extras: Extras = Extras(),
 ) -> None:  # fmt: skip
     """Reconstruct everything that the sources hold; what is there already is kept.
@@ -60,7 +60,7 @@ def run(
         out: of a single picture, the result itself; otherwise a folder per picture, `models.csv` and `index.html`.
         learned: experiment or base; default: the base that ships with mvfl.
         choice: how pictures are taken.
-        rig: of a base: cameras to draw.
+        rig: of a base: cameras to draw; default: those that it was saved with, or `ring60`.
         extras: films and further formats.
 
     Raises:

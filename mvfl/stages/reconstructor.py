@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from mvfl.config.bases import EMBEDDED
 from mvfl.config.experiment import Generation, Sampling, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.config.strict import ViewConditioning
 from mvfl.data.framing import Framing
 from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import Rig, load_rig
@@ -28,6 +30,7 @@ from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.views import Views
 from mvfl.layout import Checkpoint, Prompts, Reconstruction
 from mvfl.metrics.image import predicted_mask
+from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.mvdiffusion.slots import WORDS
@@ -36,6 +39,7 @@ from mvfl.records.base import gslrm_checkpoint, missing_parts
 from mvfl.records.manifest import Manifest
 from mvfl.records.prompts import read_prompts
 from mvfl.records.provenance import Provenance
+from mvfl.records.published import Published
 from mvfl.records.record import first_fault
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, digest, sha256
@@ -44,6 +48,7 @@ from mvfl.stages.prompts import embed_prompts
 
 # How large animals were in the pictures that bases were trained on, in the middle.
 EMBEDDED_FRAMING, PUBLISHED_FRAMING = Framing(0.3, (0.5, 0.5)), Framing(0.58, (0.5, 0.5))
+SETTINGS, PROMPTS = "mvfl.json", "clr_embeds.pt"  # of a saved model
 APART = 40.0  # degrees; a direction this far from all cameras is not shown by any
 
 
@@ -84,12 +89,13 @@ class Reconstructor:
         return self.gslrm.config.image_size
 
     @staticmethod
-    def load(source: Path | None = None, rig: str | Rig = "ring60") -> Reconstructor:
+    def load(source: Path | None = None, rig: str | Rig | None = None) -> Reconstructor:
         """Weights of a finished experiment, of a base, or of the base that ships with mvfl.
 
         Args:
-            source: `results/experiments/<name>`, or a pipeline folder with `gslrm/`; default: the embedded base.
-            rig: of a base: cameras to draw, or the name of a rig.
+            source: `results/experiments/<name>`, a pipeline folder with `gslrm/`, or one that `save_pretrained` wrote; default: the
+                embedded base.
+            rig: of a base: cameras to draw, or the name of a rig; default: those that it was saved with, or `ring60`.
 
         Raises:
             InputError: a stage has not run, or files are missing, damaged or changed since.
@@ -251,26 +257,46 @@ def _of_experiment(folder: Path) -> Reconstructor:
     return Reconstructor(sampler, gslrm, learned.generation, manifest.rig, manifest, sources, learned.gslrm.input_views)
 
 
-def _of_base(folder: Path, wanted: str | Rig) -> Reconstructor:
-    """A pipeline as it is; one that is told its cameras takes any input view, the published one the first."""
+def _of_base(folder: Path, wanted: str | Rig | None) -> Reconstructor:
+    """A pipeline as it is, or as `mvfl base save` wrote it.
+
+    A base that is told its cameras takes any input view, the published one the first.
+    """
     weights = gslrm_checkpoint(folder)
     if weights is None:
         raise InputError(f"{folder} holds no GS-LRM checkpoint in gslrm/; copy the whole base.")
     pipeline = MultiViewPipeline.from_pretrained(folder)
     config = pipeline.unet.config
-    conditioning = config.get("view_conditioning", "prompt")
-    choice = ViewSampling(
-        reference="random" if conditioning in ("rays", "relative_pose") else 0, view_conditioning=conditioning,
-        sampling=Sampling(guidance=2.0 if folder == EMBEDDED else 3.0),
-    )  # fmt: skip
     size = config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
-    rig = load_rig(wanted, size) if isinstance(wanted, str) else wanted
+    saved = Published.read(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
+    choice = saved.choice if saved else _usual_choice(folder, config.get("view_conditioning", "prompt"))
+    if isinstance(wanted, Rig):
+        rig = wanted
+    else:
+        rig = Rig.from_json(saved.rig, str(folder / SETTINGS)) if saved and wanted is None else load_rig(wanted or "ring60", size)
     with_views(pipeline.unet, len(rig.cameras))
-    with tempfile.TemporaryDirectory() as place:
-        embed_prompts("mouse_elevated", folder, Path(place), config.cross_attention_dim)
-        prompts = read_prompts(Prompts(Path(place)).embeds, WORDS, config.cross_attention_dim)
-    sampler = Sampler(pipeline.to(device()), prompts, rig, choice.view_conditioning, choice.sampling)
+    sampler = Sampler(pipeline.to(device()), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
     sources: dict[str, Path | str] = {"base": str(folder), "unet": folder / "unet" / WEIGHTS, "gslrm": weights}
     usual = EMBEDDED_FRAMING if folder == EMBEDDED else PUBLISHED_FRAMING
     model = load_gslrm(weights, size).to(device())
-    return Reconstructor(sampler, model, choice, rig, sources=sources, usual=usual)
+    return Reconstructor(
+        sampler, model, choice, rig, sources=sources, input_views=saved.input_views if saved else None,
+        usual=Framing(saved.size_ratio, saved.centre) if saved else usual,
+    )  # fmt: skip
+
+
+def _usual_choice(folder: Path, conditioning: ViewConditioning) -> ViewSampling:
+    """How views of a base that says nothing of it are told and sampled."""
+    return ViewSampling(
+        reference="random" if conditioning in TELLS_POSES else 0, view_conditioning=conditioning,
+        sampling=Sampling(guidance=2.0 if folder == EMBEDDED else 3.0),
+    )  # fmt: skip
+
+
+def _prompts_of(folder: Path, config: Any) -> Tensor:
+    """The embeddings that a saved model was trained with, or those of the usual style by the base's own text encoder."""
+    if (folder / PROMPTS).is_file():
+        return read_prompts(folder / PROMPTS, WORDS, config.cross_attention_dim)
+    with tempfile.TemporaryDirectory() as place:
+        embed_prompts("mouse_elevated", folder, Path(place), config.cross_attention_dim)
+        return read_prompts(Prompts(Path(place)).embeds, WORDS, config.cross_attention_dim)

@@ -348,6 +348,31 @@ def test_all_samples_become_models_in_pieces_and_a_new_model_of_the_experiment_m
     assert before == after, "one job in place of two: what is there is kept"
 
 
+def test_a_finished_experiment_is_saved_with_a_card_and_loads_as_it_was(finished: Path, tmp_path: Path) -> None:
+    """Dry: nothing is uploaded, no network is asked."""
+    experiment, saved = finished / "experiments" / "mouse_6x_aug", tmp_path / "saved"
+    picture = finished / "data" / "tiny_mouse" / "samples" / "sample_000005" / "images" / "cam_003.png"
+
+    def mvfl(*arguments: object, expect: int = 0) -> str:
+        blocked = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+        done = subprocess.run([str(BIN / "mvfl"), *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=blocked)
+        assert done.returncode == expect and "Traceback" not in done.stderr, done.stderr
+        return done.stderr
+
+    mvfl("base", "save", experiment, saved)
+    for source, out in ((experiment, "a"), (saved, "b")):
+        mvfl("reconstruct", picture, "--experiment", source, "--view", 3, "--out", tmp_path / out)
+    assert (tmp_path / "a" / "gaussians.ply").read_bytes() == (tmp_path / "b" / "gaussians.ply").read_bytes()
+    card = (saved / "README.md").read_text()
+    for part in ("license: apache-2.0", "library_name: mvfl", "| this model |", "| 5 | ", "4 moments for training", "Case A"):
+        assert part in card, part
+    said = mvfl("base", "push", experiment, "lab/mouse", "--dry-run")
+    assert "Would upload" in said and "unet/diffusion_pytorch_model.safetensors" in said and "README.md" in said
+    assert "could not be written" in mvfl("base", "push", experiment, "lab/mouse", expect=1)
+    assert "called owner/name" in mvfl("base", "push", experiment, "mouse", "--dry-run", expect=1)
+    assert "exists; name another folder" in mvfl("base", "save", experiment, saved, expect=1)
+
+
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
     def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
         job = BaseJob(base=LocalBase(kind="local", path=folder), out=tmp_path / "out")
