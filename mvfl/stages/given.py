@@ -24,6 +24,7 @@ from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.samples import CAMERAS, read_sample
 from mvfl.runtime.files import InputError, digest, sha256
+from mvfl.runtime.reading import require_file
 from mvfl.stages.reconstructor import Reconstructor
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -188,6 +189,7 @@ def samples_of(manifest: Manifest, names: Sequence[str], choice: Choice, reconst
 
 
 def _of_photo(file: Path, choice: Choice) -> Item:
+    require_file(file, "name a picture of one animal")
     mark = sha256(file) + (sha256(choice.cut.mask) if choice.cut.mask else "")
     return Item(file.stem, mark, read_photo(file, choice.cut)[None])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,12 +171,13 @@ def test_pictures_that_show_nothing_are_left_out_and_named_and_the_others_are_do
     Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(pictures / "uncut.jpg")
     (pictures / "mouse9.png").write_bytes(b"\x89PNG")
     Image.open(pictures / "mouse0.png").resize((32, 20)).save(pictures / "oblong.png")
-    with pytest.raises(InputError, match="4 of 7 pictures were left out, all others are done") as said:
+    os.mkfifo(pictures / "pipe.png")
+    with pytest.raises(InputError, match="5 of 8 pictures were left out, all others are done") as said:
         run([pictures], out, base)
-    for name in ("blank: ", "uncut: ", "mouse9: ", "oblong: "):
+    for name in ("blank: ", "uncut: ", "mouse9: ", "oblong: ", "pipe: "):
         assert name in str(said.value)
     assert [row["name"] for row in table(out)] == ["mouse0", "mouse1", "mouse2"]
-    assert "4 left out" in (out / "index.html").read_text() and "it must be square" in (out / "index.html").read_text()
+    assert "5 left out" in (out / "index.html").read_text() and "it must be square" in (out / "index.html").read_text()
     with pytest.raises(InputError, match=r"blank.png shows no animal"):
         run([pictures / "blank.png"], tmp_path / "one", base)
 
