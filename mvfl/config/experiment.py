@@ -42,6 +42,9 @@ class Training(Strict):
     compile: bool | Literal["auto"] = Field(
         "auto", description="torch.compile the UNet: a third faster after two minutes of compiling; auto: on CUDA"
     )
+    deterministic: bool = Field(
+        False, description="the same bits whatever interrupts the run, on one kind of card and number of GPUs; slower"
+    )
     checkpoint_every: PositiveInt = setting(500, "nothing", description="steps between saved training states")
     keep_states: PositiveInt = setting(2, "nothing", description="training states kept besides the exported checkpoints")
     save_minutes: PositiveFloat = setting(

@@ -23,7 +23,7 @@ from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import reference_path_norm, with_views
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
-from mvfl.runtime.devices import Pace, accelerator, compiles, processes
+from mvfl.runtime.devices import Pace, accelerator, compiles, processes, same_bits
 from mvfl.runtime.endings import Collapsed
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
@@ -81,6 +81,8 @@ class MultiViewTraining:
         until: int, minutes: float | None,
     ) -> None:  # fmt: skip
         t = self.t = experiment.training
+        if t.deterministic:
+            same_bits()
         self.experiment, self.pipeline, self.folder, self.until = experiment, pipeline, folder, until
         several = processes().num_processes
         self.passes = each_share(t.gradient_accumulation, several, "training.gradient_accumulation", "forward passes")
@@ -259,6 +261,8 @@ class MultiViewTraining:
         with ema_weights(self.unet, self.ema) as unet:
             self.pipeline.unet = unet
             picture, scores = validate(self.pipeline.to(unet.device), step)
+        for tower in (self.pipeline.vae, self.pipeline.image_encoder):
+            tower.to("cpu")  # three gigabytes at full size, which the steps until the next look can use
         tracker.log(step, scores)
         if watched and (sign := collapse_sign(scores, t)):
             say(f"Warning at step {step}: {sign} Look at {picture}.")

@@ -42,6 +42,16 @@ def compiles(wish: bool | Literal["auto"]) -> bool:
     return wish if isinstance(wish, bool) else torch.cuda.is_available() and any(map(shutil.which, ("gcc", "cc", "clang")))
 
 
+def same_bits() -> None:
+    """From here on, this process uses algorithms that give the same bits for the same work, where CUDA has a choice.
+
+    Some are slower. To be called before the first matrix product, since cuBLAS reads its setting then.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
 def describe_device() -> str:
     """Name of the GPU, or the number of CPU threads."""
     if torch.cuda.is_available():
