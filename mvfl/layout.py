@@ -75,9 +75,12 @@ class Checkpoint(Files):
 
 @dataclass(init=False, frozen=True)
 class Reconstruction(Files):
-    """A `gslrm` folder: weights, scores, Gaussians of the first judged sample, films, a page, recorded pictures beside."""
+    """A `gslrm` folder: weights, scores, recorded pictures beside; of the first judged sample input, Gaussians, films, page."""
 
-    names = ("gslrm.safetensors", "metrics.json", "gaussians.ply", "turntable.gif", "turntable.png", "renders.png", "viewer.html")
+    names = (
+        "gslrm.safetensors", "metrics.json", "gaussians.ply", "turntable.gif", "turntable.png", "renders.png", "viewer.html",
+        "input.png",
+    )  # fmt: skip
     weights: Path
     metrics: Path
     ply: Path
@@ -85,6 +88,7 @@ class Reconstruction(Files):
     strip: Path
     renders: Path
     viewer: Path
+    given: Path
 
 
 @dataclass(init=False, frozen=True)

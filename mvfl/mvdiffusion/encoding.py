@@ -15,7 +15,7 @@ from mvfl.config.experiment import Augmentation
 from mvfl.data.pictures import BACKGROUND_LEVEL, composite
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 
-AT_ONCE = 12  # pictures; of 512 px they take 8 GiB
+AT_ONCE = 8  # pictures; of 512 px they take 5 GiB
 PLAIN = Augmentation(backgrounds=["white"], tints=1, tint_strength=0)
 
 
@@ -59,11 +59,11 @@ def encode_pictures(
     Returns:
         `moments` [variant, view, 2 channel, h, w] and `embeds` [variant, view, width].
     """
+    rgba = rgba.to(pipeline.device)
     images = torch.cat([composite(tinted(rgba, b, c), level) for level, b, c in variants])
     size, extractor = pipeline.image_encoder.config.image_size, pipeline.feature_extractor
     moments, embeds = [], []
     for some in images.split(AT_ONCE):
-        some = some.to(pipeline.device)
         moments.append(pipeline.vae.encode((2 * some - 1).to(pipeline.vae.dtype)).latent_dist.parameters)
         pixels = clip_pixels(some, size, extractor.image_mean, extractor.image_std).to(pipeline.image_encoder.dtype)
         embeds.append(pipeline.image_encoder(pixels).image_embeds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.config.agreement import gslrm_faults, refuse
@@ -63,6 +64,11 @@ class Sources:
     def recorded(self, name: str) -> tuple[str, int | None]:
         """Recorded sample and reference view of an input sample; recorded inputs are their own and have no reference."""
         return source_of(name) if self.settings.generated else (name, None)
+
+    def photographed(self, name: str) -> Float[Tensor, "view 3 height width"]:
+        """The recorded pictures among a sample's inputs: the one that its other views were drawn of, or all."""
+        reference, images = self.recorded(name)[1], load_views(self.inputs, name, all_views=False).images
+        return images if reference is None else images[reference : reference + 1]
 
     def parts(self) -> list[Supervised]:
         """What the training learns from: the inputs that are judged first."""
@@ -158,6 +164,7 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     size = [length * (real.millimetres or 1.0) for length in extent(gaussians)]
     scores.model_copy(update={"size": size, "unit": "mm" if real.millimetres else "world units"}).write(out.metrics)
     write_model(gaussians, s.turntable_views, real.image_size, s.renderer, job.out)
+    save_grid(out.given, [("input", sources.photographed(first))])
     write_viewer(out.viewer, gaussians, f"3D model of {sources.recorded(first)[0]}")
     inputs: dict[str, Path | str] = {"base": job.base, "real": job.real}
     inputs |= {"synthetic": job.synthetic} if job.synthetic else {}

@@ -80,5 +80,8 @@ def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
         "unit": scores.unit,
         "block": scores.block,
         "full": [m for m in ("full_psnr", "full_ssim", "full_lpips") if m in scores.mean],
-        "images": {"turntable": inline(files.turntable), "strip": inline(files.strip), "renders": inline(files.renders)},
-    }
+        "images": {
+            "given": inline(files.given), "turntable": inline(files.turntable), "strip": inline(files.strip),
+            "renders": inline(files.renders),
+        },
+    }  # fmt: skip
