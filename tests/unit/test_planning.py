@@ -125,7 +125,8 @@ def test_paths_may_hold_wildcards() -> None:
     assert str(layout.checkpoint("{experiment}", "{step}").weights) == (
         "results/experiments/{experiment}/mvdiffusion/checkpoint-{step}/unet/diffusion_pytorch_model.safetensors"
     )
-    assert set(Reconstruction(Path("x")).declared()) == {"weights", "metrics", "ply", "turntable", "strip", "renders", "viewer"}
+    declared = {"weights", "metrics", "ply", "turntable", "strip", "renders", "viewer", "given"}
+    assert set(Reconstruction(Path("x")).declared()) == declared
     assert Checkpoint(Path("a")) == Checkpoint(Path("a")) and hash(Checkpoint(Path("a")))
 
 

@@ -363,8 +363,16 @@ def test_a_finished_experiment_is_saved_with_a_card_and_loads_as_it_was(finished
     for source, out in ((experiment, "a"), (saved, "b")):
         mvfl("reconstruct", picture, "--experiment", source, "--view", 3, "--out", tmp_path / out)
     assert (tmp_path / "a" / "gaussians.ply").read_bytes() == (tmp_path / "b" / "gaussians.ply").read_bytes()
+    case = json.loads((experiment / "evaluation" / "step-4" / "decision.json").read_text())["case"]
     card = (saved / "README.md").read_text()
-    for part in ("license: apache-2.0", "library_name: mvfl", "| this model |", "| 5 | ", "4 moments for training", "Case A"):
+    for part in (
+        "license: apache-2.0",
+        "library_name: mvfl",
+        "| this model |",
+        "| 5 | ",
+        "4 moments for training",
+        f"Case {case} at step 4",
+    ):
         assert part in card, part
     said = mvfl("base", "push", experiment, "lab/mouse", "--dry-run")
     assert "Would upload" in said and "unet/diffusion_pytorch_model.safetensors" in said and "README.md" in said
