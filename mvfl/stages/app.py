@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mvfl.stages.reconstructor import Reconstructor
 
 LARGEST_FILE, LARGEST_PICTURE = "30mb", 50_000_000  # bytes that are taken; pixels that are decoded
 DECODED = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+KEPT = 20  # results at a time
 AS_IT_IS, LOOK_FOR_IT, IN_A_BOX = "it is cut out, or on white", "look for the animal", "in the box below"
 KNOWN_HEIGHT, UNKNOWN_HEIGHT = "as the model's cameras", "unknown: try 0, 15, 30 and 60 degrees"
 HEIGHTS = (0.0, 15.0, 30.0, 60.0)
@@ -116,6 +118,8 @@ def build(reconstructor: Reconstructor, folder: Path) -> Any:
     def make(picture: str | None, cutting: str, box: str, height: str) -> list[Any]:
         if picture is None:
             raise gradio.Error("Drop a picture first.")
+        for older in sorted(folder.iterdir(), key=lambda place: place.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(older, ignore_errors=True)
         try:
             shown = model_of(
                 reconstructor, Path(picture), Path(tempfile.mkdtemp(dir=folder)) / Path(picture).stem, cutting, box, height

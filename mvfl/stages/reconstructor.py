@@ -181,15 +181,17 @@ class Reconstructor:
         missing = missing[: max(0, (self.input_views or len(around)) - len(cameras))]
         drawn: dict[int, Tensor] = {}
         for near in sorted({int(likeness[v].argmax()) for v in missing}):
-            instead = int(likeness[:, near].argmax())  # of the rig's cameras, the one that this picture stands for
+            wanted = [v for v in missing if int(likeness[v].argmax()) == near]
+            spare = [v for v in range(len(around)) if v not in wanted]
+            instead = max(spare, key=lambda v: likeness[v, near]) if spare else wanted.pop()  # this picture takes its slot
             those = [*around[:instead], cameras[near], *around[instead + 1 :]]
             sampler = replace(self.sampler, rig=Rig("around", those))
             seed = (self.choice.sampling.seed, 0, instead)
             (slots,) = sampler.sample(images[near : near + 1], [those], [instead], [seed], "missing views")
             order = sampler.slot_views(instead)
-            drawn |= {v: slots[order.index(v)] for v in missing if int(likeness[v].argmax()) == near}
-        pictures = torch.stack([drawn[v] for v in missing]) if missing else images[:0]
-        return pictures, [around[v] for v in missing]
+            drawn |= {v: slots[order.index(v)] for v in wanted}
+        pictures = torch.stack(list(drawn.values())) if drawn else images[:0]
+        return pictures, [around[v] for v in drawn]
 
     def _resized(self, cameras: Sequence[Camera]) -> list[Camera]:
         return [c.resized(self.image_size, self.image_size) for c in cameras]

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mvfl.data.calibrated import Calibration, read_moment, up_of
 from mvfl.data.calibration import convert_calibration
 from mvfl.data.photos import BY_ALPHA, Cut
 from mvfl.data.rodent.sampling import make_sample
-from mvfl.geometry.cameras import Camera
+from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import load_rig
+from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.runtime.files import InputError
 from mvfl.stages.given import Choice
 from mvfl.stages.reconstruct import run
+from mvfl.stages.reconstructor import Reconstructor
 
 MILLIMETRES, AWAY = 145.0, np.array([300.0, -120.0, 80.0])  # of a world unit; where the animal stands in the lab's world
 
@@ -89,6 +92,26 @@ def test_they_become_one_model_in_millimetres_and_missing_directions_can_be_draw
     assert len(list((tmp_path / "more" / "views").glob("*.png"))) == 6, "four of the ring's directions lie apart from both"
     with pytest.raises(InputError, match="--calibration is of loose pictures of one moment"):
         run(pictures(lab), tmp_path / "x", base, Choice(calibration=calibration, view=1))
+
+
+def azimuths(self: Sampler, inputs: torch.Tensor, cameras: list[list[Camera]], references: list[int], *_: object) -> torch.Tensor:
+    """Each view in the colour of its camera's azimuth, and black where the given picture stands; in slot order."""
+    drawn = [torch.full((3, 8, 8), c.spherical[0] % 360 / 360 + 0.1) for c in cameras[0]]
+    drawn[references[0]] = torch.zeros(3, 8, 8)
+    return torch.stack([drawn[view] for view in self.slot_views(references[0])])[None]
+
+
+@pytest.mark.parametrize("elevation", [20.0, 84.0])
+def test_missing_directions_are_drawn_for_their_own_cameras(
+    elevation: float, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From above, all directions of the ring are missing, and the given picture still needs a slot."""
+    monkeypatch.setattr(Sampler, "sample", azimuths)
+    made = Reconstructor.load(tiny_base.parent / "pipeline")
+    pictures, cameras = made._missing_views(torch.ones(1, 3, 8, 8), [orbit_camera(0, elevation, size=32)])
+    assert len(cameras) == 5 and len(pictures) == 5
+    for picture, camera in zip(pictures, cameras, strict=True):
+        assert float(picture.mean()) == pytest.approx(camera.spherical[0] % 360 / 360 + 0.1)
 
 
 def test_what_does_not_belong_together_is_said(lab: Path) -> None:
