@@ -46,13 +46,14 @@ class Model3D:
     elevation_margin: float | None = None
 
     @torch.no_grad()
-    def render(self, cameras: Sequence[Camera]) -> Float[Tensor, "view 3 height width"]:
+    def render(self, cameras: Camera | Sequence[Camera]) -> Float[Tensor, "view 3 height width"]:
         """Pictures from any cameras, RGB over white in 0..1, on the CPU.
 
         Args:
-            cameras: OpenCV axes, world-to-camera, all of one size.
+            cameras: one, or several of one size; OpenCV axes, world-to-camera.
         """
-        c2w, intrinsics = (t.to(self.gaussians.xyz.device) for t in camera_tensors(list(cameras)))
+        cameras = [cameras] if isinstance(cameras, Camera) else list(cameras)
+        c2w, intrinsics = (t.to(self.gaussians.xyz.device) for t in camera_tensors(cameras))
         return render(self.gaussians, c2w, intrinsics, cameras[0].height, cameras[0].width).images.clamp(0, 1).cpu()
 
     @property

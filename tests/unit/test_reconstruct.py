@@ -321,6 +321,7 @@ def test_from_python_a_model_can_be_seen_from_any_camera(base: Path, tiny_manife
     rgba = view_pictures(tiny_manifest, tiny_manifest.val[0])[:1]
     (model,) = made(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], view=3)
     seen = model.render([orbit_camera(40, 60, size=48), orbit_camera(200, -5, size=48)])
+    assert torch.equal(model.render(orbit_camera(200, -5, size=48))[0], seen[1])
     assert seen.shape == (2, 3, 48, 48) and model.reference == 3 and 0 <= model.agreement <= 1
     torch.testing.assert_close(model.views[3], rgba[0, :3] * rgba[0, 3:] + 1 - rgba[0, 3:], atol=0.003, rtol=0)
 
