@@ -1,4 +1,4 @@
-# What must be Snakemake's own: the configuration, wildcards, and functions of wildcards. The thinking: mvfl/stages/planning.py.
+# What must be Snakemake's own: the configuration, wildcards, checkpoints. The thinking: mvfl/stages/planning.py and asked.py.
 import json
 import sys
 
@@ -30,13 +30,7 @@ except InputError as error:
 
 PLAN = Plan(CONFIG)
 LAYOUT = PLAN.layout
-
-
-FORCED = Forced(
-    PLAN,
-    workflow,
-    lambda name: gather.synthetic(str(LAYOUT.piece(name, "{scatteritem}"))),
-)
+FORCED = Forced(PLAN, workflow, gather)
 
 
 # Not in dry runs; a job of a cluster finds what was set aside here, whichever node it runs on.

@@ -20,11 +20,15 @@ class Forced:
     Args:
         plan: of the configuration.
         workflow: Snakemake's; what was typed is known to it once rules are read.
-        pieces: lists of generated views of an experiment, one per job.
+        gather: Snakemake's; expands patterns to the pieces that several jobs make.
     """
 
-    def __init__(self, plan: Plan, workflow: Any, pieces: Callable[[str], list[str]]) -> None:
-        self.plan, self.workflow, self.pieces = plan, workflow, pieces
+    def __init__(self, plan: Plan, workflow: Any, gather: Any) -> None:
+        self.plan, self.workflow, layout = plan, workflow, plan.layout
+        self.pieces: dict[str, Callable[[str], list[str]]] = {
+            "synthetic": lambda name: gather.synthetic(str(layout.piece(name, "{scatteritem}"))),
+            "reconstruct": lambda name: gather.reconstruct(str(layout.models_piece(name, "{scatteritem}"))),
+        }
 
     def _typed(self) -> set[str]:
         """Rules, targets and files as typed."""
@@ -38,12 +42,12 @@ class Forced:
         return files
 
     def _meant(self, target: str, files: list[str]) -> list[str]:
-        """What forcing a target means: of a training all its segments, of generated views all pieces."""
+        """What forcing a target means: of a training all its segments, of generated views and models all pieces."""
         stage, _, name = target.partition("_")
         name = name or self.plan.config.experiment
         if stage == "train":
             return [f for s in self.plan.trained(name) for f in self.plan.layout.checkpoint(name, s).declared().values()]
-        return self.pieces(name) if stage == "synthetic" else files
+        return self.pieces[stage](name) if stage in self.pieces else files
 
     def set_aside(self) -> None:
         """Set the half-done work of all forced stages aside, before any job begins; of experiments that are to run."""
@@ -59,13 +63,21 @@ class Forced:
                 say(f"{state} is being written by another job: it is not set aside.")
             else:
                 set_aside(state, beyond)
+        for name in (n for n in self.plan.config.experiments if n in running):
+            pieces = {file for file in self._asked() if Path(file).parent == layout.models_piece(name, "").parent}
+            if self.workflow.dag_settings.forceall or "reconstruct_samples" in self._typed() or pieces:
+                for finished in layout.models(name).folder.glob("*/provenance.json"):
+                    finished.unlink()  # a model without it counts as not done
+
+    def _asked(self) -> set[str]:
+        """What was typed, and the files that forced targets mean."""
+        typed, targets = self._typed(), self.plan.targets()
+        return typed | {file for target in typed if target in targets for file in self._meant(target, targets[target])}
 
     def states(self, experiments: Iterable[str]) -> dict[Path, int]:
         """State folders of forced stages, each with the step up to which its training states still count."""
         found: dict[Path, int] = {}
-        layout, typed, settings = self.plan.layout, self._typed(), self.workflow.dag_settings
-        targets = self.plan.targets()
-        asked = typed | {file for target in typed if target in targets for file in self._meant(target, targets[target])}
+        layout, asked, settings = self.plan.layout, self._asked(), self.workflow.dag_settings
 
         def forced(rule: str, files: Iterable[str]) -> bool:
             return bool(settings.forceall) or rule in asked or not asked.isdisjoint(files)

@@ -346,6 +346,9 @@ def test_all_samples_become_models_in_pieces_and_a_new_model_of_the_experiment_m
     rerun(finished, "reconstruct", change={"reconstruct": {"every": 2, "all_views": True, "formats": ["splat"]}})
     after = {row["name"]: (models / row["name"] / "gaussians.ply").stat().st_mtime_ns for row in table}
     assert before == after, "one job in place of two: what is there is kept"
+    rerun(finished, "reconstruct", "--forcerun", "reconstruct", change={"reconstruct": {"every": 2, "all_views": True}})
+    forced = {row["name"]: (models / row["name"] / "gaussians.ply").stat().st_mtime_ns for row in table}
+    assert all(forced[name] > after[name] for name in after), "forced: all anew"
 
 
 def test_a_finished_experiment_is_saved_with_a_card_and_loads_as_it_was(finished: Path, tmp_path: Path) -> None:
