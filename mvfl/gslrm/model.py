@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mvfl.gslrm.gaussians import Gaussians, split_channels
+from mvfl.runtime.attention import attend
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def pixel_rays(c2w: Float[Tensor, "*batch 4 4"], intrinsics: Float[Tensor, "*bat
         torch.arange(height, device=c2w.device) + 0.5, torch.arange(width, device=c2w.device) + 0.5, indexing="ij"
     )
     camera = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like((x - cx) / fx)], dim=-3)
-    camera = F.normalize(camera, dim=-3)
+    camera = nn.functional.normalize(camera, dim=-3)
     with torch.autocast(c2w.device.type, enabled=False):
         world = torch.einsum("...ij,...jhw->...ihw", c2w[..., :3, :3], camera)
-    return Rays(c2w[..., :3, 3], F.normalize(world, dim=-3))
+    return Rays(c2w[..., :3, 3], nn.functional.normalize(world, dim=-3))
 
 
 class _Attention(nn.Module):
@@ -100,7 +100,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         q, k, v = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, d=self.head_width)
-        return self.fc(rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)"))
+        return self.fc(rearrange(attend(q, k, v), "b h s d -> b s (h d)"))
 
 
 class _Mlp(nn.Module):
