@@ -205,6 +205,10 @@ class Layout:
         """Zero-shot test of a base's GS-LRM on a data set."""
         return ZeroShot(self.results / "zero_shot" / f"{dataset}-{base}")
 
+    def real_benchmark(self, dataset: str) -> Path:
+        """Folder of `mvfl benchmark real` on a recording."""
+        return self.results / "real_benchmark" / dataset
+
     def report(self, name: str) -> Path:
         """Page of an experiment."""
         return self.experiment(name) / "report" / "index.html"

@@ -17,12 +17,12 @@ from mvfl.runtime.files import InputError
 looking_app = typer.Typer()
 slurm_app = typer.Typer(no_args_is_help=True, help="A SLURM cluster: will it take the jobs, and a profile for it.")
 PROFILE = Path("profiles/slurm")
-benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, and speed at full size.")
+benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, speed at full size, a real recording.")
 
 
 @benchmark_app.callback()
 def _benchmarks() -> None:
-    """Benchmarks: the judging, and speed at full size."""
+    """Benchmarks: the judging, speed at full size, a real recording."""
 
 
 @looking_app.command(rich_help_panel=PEOPLE)
@@ -247,3 +247,30 @@ def benchmark_speed(
         typer.echo(f"{row['what']:<55} objects {row['objects']}  {row['seconds']} s  {row['peak_gib']} GiB")
     if out is not None:
         write_json(out, {"device": describe_device(), "rows": rows})
+
+
+@benchmark_app.command("real")
+def benchmark_real(
+    folder: Annotated[Path, typer.Argument(help="folder of the recording: calibration, videos, masks")],
+    files: Annotated[
+        list[Path] | None, typer.Option("--configfile", help="configuration; its first data set is the recording")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="judge the base alone; without it the workflow trains first")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="moments of the test block to judge", min=1)] = 8,
+    threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,
+) -> None:
+    """3D of a real recording, from one camera and from all but one, judged by the others; before and after fine-tuning."""
+    from mvfl.records.benchmarked import mean_row
+    from mvfl.runtime.threads import limit_threads
+    from mvfl.stages import real_benchmark
+
+    limit_threads(min(threads, os.cpu_count() or threads))
+    manifest, models, out = real_benchmark.prepared(folder, files or [Path("configs/real_mouse.yaml")], not untrained)
+    result = real_benchmark.run(manifest, models, samples, out)
+    for title, table in (("from one camera", result.from_one), ("from all but one", result.from_others)):
+        typer.echo(f"{title}, {len(result.frames)} moments: PSNR (dB) and overlap, mean and by camera {', '.join(table)}")
+        for kind in next(iter(table.values())):
+            rows = [mean_row(table)[kind], *(row[kind] for row in table.values())]
+            typer.echo(f"  {kind:<18}" + "".join(f"{r['foreground_psnr']:>8.2f} {r['mask_iou']:.3f}" for r in rows))

@@ -18,6 +18,13 @@ class FreezeLayers(Strict):
     positional_embeddings: bool = Field(False, description="freeze the free Gaussians' embeddings")
 
 
+class Lora(Strict):
+    """Low-rank adapters of the transformer's linear layers, trained in place of their weights."""
+
+    rank: PositiveInt = 16
+    scale: PositiveFloat = Field(2.0, description="of what the adapters add: alpha over rank")
+
+
 class GslrmLosses(Strict):
     """Weights of the loss terms."""
 
@@ -71,6 +78,7 @@ class GslrmFinetuning(Strict):
         0, ge=0, description="first steps with pointsdist at 0.1, no l2 or perceptual term, no clipping"
     )
     freeze: FreezeLayers = FreezeLayers()
+    lora: Lora | None = Field(None, description="train adapters of the transformer (extra `lora`); default: its weights")
     clip_xyz: bool = Field(False, description="clamp pixel Gaussians to [-1, 1]")
     renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")
     mixed_precision: Literal["no", "bf16"] = "bf16"

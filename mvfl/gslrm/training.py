@@ -13,6 +13,7 @@ import torch
 from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.gslrm.batches import Batches
 from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.lora import add_adapters
 from mvfl.gslrm.losses import LossValues, PixelGaussians, Targets, gslrm_loss, load_vgg, losses_at
 from mvfl.gslrm.model import Gslrm, freeze, pixel_rays
 from mvfl.gslrm.scoring import reconstruct, render_views
@@ -73,6 +74,8 @@ class GslrmTraining:
         self.stop = StopRequest(minutes)
         self.model: Gslrm = load_gslrm(checkpoint, batches.image_size, s.clip_xyz).to(self.device)
         share = freeze(self.model, s.freeze.transformer_until, s.freeze.patch_embedder, s.freeze.positional_embeddings)
+        if s.lora:
+            share = add_adapters(self.model, s.lora, s.seed)
         say(f"GS-LRM: {share:.1%} of the parameters are trained.")
         self.model.gradient_checkpointing = s.gradient_checkpointing
         self.vgg = load_vgg(s.losses.vgg_path or checkpoint).to(self.device) if s.losses.perceptual > 0 else None

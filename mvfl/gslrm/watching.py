@@ -11,6 +11,7 @@ from typing import Any
 
 from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.gslrm.checkpoint import save_gslrm
+from mvfl.gslrm.lora import merged
 from mvfl.gslrm.model import Gslrm
 from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import say
@@ -76,7 +77,7 @@ class Watch:
         self.history.append(Looked(step, scores["val/foreground_psnr"], scores["val/mask_iou"]))
         if before is None or self.history[-1].psnr > before.psnr:
             with written_aside(self.folder / BEST) as temporary:
-                save_gslrm(model, temporary, updates, step)
+                save_gslrm(merged(model), temporary, updates, step)
         return picture, scores
 
     def best_weights(self) -> Path | None:

@@ -18,6 +18,7 @@ from mvfl.gslrm.batches import Batches, Supervised
 from mvfl.gslrm.body import extent
 from mvfl.gslrm.checkpoint import load_gslrm, save_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
+from mvfl.gslrm.lora import merged
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
 from mvfl.gslrm.training import GslrmTraining
@@ -186,8 +187,9 @@ def finetune(job: GslrmJob, checkpoint: Path, sources: Sources, minutes: float |
             shutil.copyfile(file, temporary)
             say(f"The weights of step {training.watch.best.step} are used: the best look.")
         else:
-            save_gslrm(training.model, temporary, training.updates, training.step)
-            require_written(temporary, {f"model.{k}": v for k, v in training.model.state_dict().items()})
+            whole = merged(training.model)
+            save_gslrm(whole, temporary, training.updates, training.step)
+            require_written(temporary, {f"model.{k}": v for k, v in whole.state_dict().items()})
     return True
 
 

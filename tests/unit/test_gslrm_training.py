@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from mvfl.config.datasets import RodentDataset
 from mvfl.config.evaluation import Wandb
-from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses
+from mvfl.config.gslrm import GslrmFinetuning, GslrmLosses, Lora
 from mvfl.data.render import render_dataset
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.rig import Rig
+from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.lora import add_adapters, merged
 from mvfl.gslrm.training import learning_rate
+from mvfl.gslrm.views import load_views
 from mvfl.layout import Reconstruction
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
@@ -139,3 +143,40 @@ def test_a_fine_tuning_over_two_rigs_runs_and_its_fingerprint_names_both(
         assert fingerprint(settings, checkpoint, batches).inputs["inputs_1"] == four_cameras.data_hash
     job = GslrmJob(gslrm=settings, wandb=Wandb(mode="disabled"), base=tiny_base, real=tmp_path, state=tmp_path / "s", out=tmp_path)
     assert finetune(job, checkpoint, sources)
+
+
+def test_adapters_start_at_the_base_and_leave_the_published_names(tiny_base: Path, tiny_data: Path) -> None:
+    record, manifest = BaseRecord.read(tiny_base), Manifest.read(tiny_data)
+    assert record.gslrm is not None
+    views = load_views(manifest, manifest.train[0])
+    model, adapted = (load_gslrm(record.gslrm, manifest.image_size) for _ in range(2))
+    share = add_adapters(adapted, Lora(rank=2), seed=0)
+    inputs = (views.images[None], views.c2w[None], views.intrinsics[None])
+    assert torch.equal(model(*inputs).pixel_xyz, adapted(*inputs).pixel_xyz), "step 0 is the base"
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert 0 < share < 0.7 and "pixel_gaussian_decoder.1.weight" in trained
+    assert not any(name.endswith("base_layer.weight") for name in trained)
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            if ".lora_B." in name:
+                p.normal_(generator=torch.Generator().manual_seed(1))
+    whole = merged(adapted)
+    assert set(whole.state_dict()) == set(model.state_dict())
+    torch.testing.assert_close(whole(*inputs).pixel_xyz, adapted(*inputs).pixel_xyz, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(whole(*inputs).pixel_xyz, model(*inputs).pixel_xyz, atol=1e-4)
+
+
+def test_a_training_of_adapters_resumes_exactly_and_its_weights_are_whole(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
+    tuning = Finetuning(
+        tiny_base, tiny_data, tmp_path, steps=2, warmup_steps=1, checkpoint_every=1, learning_rate=1e-2, target_views=2,
+        lora=Lora(rank=2), losses=GslrmLosses(alpha=0.1),
+    )  # fmt: skip
+    whole = tuning.run("a")
+    tuning.run("b")
+    sorted((tmp_path / "b" / "state" / "states").glob("step-*.pt"))[-1].unlink()
+    assert whole.read_bytes() == tuning.run("b").read_bytes()
+    record = BaseRecord.read(tiny_base)
+    assert record.gslrm is not None
+    before, after = (load_gslrm(file, 32).state_dict() for file in (record.gslrm, whole))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "transformer_layers.0.attn.to_qkv.weight" in changed and "transformer_layers.0.norm1.weight" not in changed

@@ -25,7 +25,7 @@ def settings(**changes: object) -> MarkerlessDataset:
     config = load_config([ROOT / "workflow_config.yaml", ROOT / "configs" / "real_mouse.yaml"])
     dataset = config.datasets["real_mouse"]
     assert isinstance(dataset, MarkerlessDataset)
-    return dataset.model_copy(update={"folder": REAL, "every": 10, "gap": 0, **changes})
+    return dataset.model_copy(update={"folder": REAL, "every": 10, "gap": 0, "val_fraction": 0.1, "test_fraction": 0.1, **changes})
 
 
 def test_it_becomes_samples_without_a_hand_laid_on_it(tmp_path: Path) -> None:

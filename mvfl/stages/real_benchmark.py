@@ -1,0 +1,221 @@
+"""`mvfl benchmark real`: a recording's cameras predicted from one of them, and from all but one, beside what needs no network.
+
+Moments that nothing was trained or chosen by (the test block) are judged. Of each, every camera is the input in turn, and every
+camera is left out in turn.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from jaxtyping import Float
+from torch import Tensor
+
+from mvfl.config.datasets import MarkerlessDataset
+from mvfl.config.load import load_with_base
+from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
+from mvfl.gslrm.views import Views, load_views
+from mvfl.layout import Layout
+from mvfl.metrics.pictures import save_grid
+from mvfl.records.base import BaseRecord
+from mvfl.records.benchmarked import RecordingBenchmark, Table, mean_row
+from mvfl.records.manifest import Manifest, evenly
+from mvfl.records.recording import RecordingReport
+from mvfl.records.scores import Metrics
+from mvfl.runtime.files import InputError, write_text
+from mvfl.runtime.progress import say, tracked
+from mvfl.stages.pages import inline, write_page
+from mvfl.stages.reconstructor import Reconstructor
+from mvfl.verdict.baselines import baselines
+from mvfl.verdict.scores import load_truth
+
+Pictures = Float[Tensor, "view 3 height width"]
+LABELS = {
+    "hull": "the coloured visual hull", "copy": "the input picture, or the nearest one", "nearest": "most similar training moment",
+    "mean": "mean of the training pictures, or of the inputs", "blank": "blank picture",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One prediction of one moment.
+
+    Attributes:
+        camera: that was the input, or was left out.
+        truth: recorded pictures of the cameras that judge.
+        pictures: what made them -> predicted pictures of the same cameras.
+    """
+
+    camera: int
+    truth: Views
+    pictures: dict[str, Pictures]
+
+
+def run(manifest_path: Path, models: dict[str, Reconstructor], samples: int, out: Path) -> RecordingBenchmark:
+    """Judge models on a recording; write `metrics.json`, `index.html` and pictures.
+
+    Args:
+        manifest_path: of the prepared recording.
+        models: by what they are called; each draws the recording's cameras.
+        samples: moments to judge, spread evenly over the test block.
+        out: folder.
+
+    Raises:
+        InputError: a single camera, or models of another picture size.
+    """
+    manifest = Manifest.read(manifest_path)
+    if manifest.views < 2:
+        raise InputError(f"{manifest.name} has one camera; nothing can be judged by a camera that was not shown.")
+    for name, model in models.items():
+        if model.image_size != manifest.image_size:
+            raise InputError(
+                f"Model '{name}' makes pictures of {model.image_size} px, {manifest.name} has {manifest.image_size} px."
+            )
+    frames = evenly(manifest.judging, samples)
+    parts = {"from_one": from_one(manifest, frames, models), "from_others": from_others(manifest, frames, models)}
+    names = _camera_names(manifest_path, manifest.views)
+    tables = {key: _table(judged, names) for key, judged in parts.items()}
+    result = RecordingBenchmark(dataset=manifest.name, frames=frames, **tables)
+    out.mkdir(parents=True, exist_ok=True)
+    result.write(out / "metrics.json")
+    for key, judged in parts.items():
+        _draw(out / f"{key}.png", judged, names, list(models))
+    images = {key: inline(out / f"{key}.png") for key in parts}
+    rows = {key: {"every camera": mean_row(table)} | table for key, table in tables.items()}
+    page = out / "index.html"
+    write_page(page, "real_benchmark", name=manifest.name, frames=len(frames), tables=rows, labels=LABELS, images=images)
+    say(f"Look at {page}.")
+    return result
+
+
+def _camera_names(manifest_path: Path, views: int) -> list[str]:
+    """As the recording calls them, where that was noted."""
+    noted = manifest_path.with_name("recording.json")
+    return [c.name for c in RecordingReport.read(noted).cameras] if noted.is_file() else [f"view {v}" for v in range(views)]
+
+
+def from_one(manifest: Manifest, frames: Sequence[str], models: dict[str, Reconstructor]) -> list[Judged]:
+    """Every camera of every moment as the only input: the 3D model and the drawn views of each model, and baselines.
+
+    Args:
+        manifest: of the recording.
+        frames: samples.
+        models: by name.
+    """
+    out: list[Judged] = []
+    views = {name: load_views(manifest, name, all_views=False) for name in frames}
+    cameras = {name: manifest.sample(name).cameras[: manifest.views] for name in frames}
+    for camera in range(manifest.views):
+        others = [v for v in range(manifest.views) if v != camera]
+        truth = load_truth(manifest, [(name, camera) for name in frames], "rays")
+        known = baselines(manifest, truth, "rays")
+        found: list[dict[str, Pictures]] = [{} for _ in frames]
+        for title, model in models.items():
+            inputs = torch.stack([views[name].images[camera] for name in frames])
+            made = model(inputs, camera, [cameras[name] for name in frames])
+            for pictures, shaped in zip(found, made, strict=True):
+                pictures[f"{title}: 3D"] = shaped.render([shaped.cameras[v] for v in others])
+                pictures[f"{title}: drawn"] = shaped.views[others]
+        for i, name in enumerate(frames):
+            slots = [truth.views[i].index(v) for v in others]
+            found[i] |= {key: known[key][i, slots] for key in ("copy", "nearest", "mean", "blank")}
+            out.append(Judged(camera, views[name].select(others), found[i]))
+    return out
+
+
+def from_others(manifest: Manifest, frames: Sequence[str], models: dict[str, Reconstructor]) -> list[Judged]:
+    """Every camera of every moment left out: GS-LRM of all others, and baselines.
+
+    Args:
+        manifest: of the recording.
+        frames: samples.
+        models: by name.
+    """
+    out = []
+    for name in tracked(frames, "all cameras but one", len(frames)):
+        views = load_views(manifest, name, all_views=False)
+        for camera in range(manifest.views):
+            seen, wanted = views.select([v for v in range(manifest.views) if v != camera]), views.select([camera])
+            pictures: dict[str, Pictures] = {}
+            for title, model in models.items():
+                place = next(model.gslrm.parameters()).device
+                rendered, _ = evaluate_views(model.gslrm, seen.to(place), wanted.to(place), "auto")
+                pictures[f"{title}: 3D"] = rendered.images.cpu()
+            out.append(Judged(camera, wanted, pictures | pictures_without_model(seen, wanted)))
+    return out
+
+
+def _mean(rows: Sequence[Metrics]) -> Metrics:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+
+def _table(judged: Sequence[Judged], names: Sequence[str]) -> Table:
+    """Means over the frames, by camera and by what made the pictures."""
+    score: Callable[[Judged, str], Metrics] = lambda j, kind: score_pictures(j.pictures[kind], j.truth)  # noqa: E731
+    return {
+        name: {kind: _mean([score(j, kind) for j in judged if j.camera == camera]) for kind in judged[0].pictures}
+        for camera, name in enumerate(names)
+    }
+
+
+def _draw(path: Path, judged: Sequence[Judged], names: Sequence[str], models: Sequence[str]) -> None:
+    """The first moment: recorded pictures, those of the models, of the hull and of the most similar training moment.
+
+    Where one picture judges, the cameras stand side by side; else each input camera has a block of rows.
+    """
+    firsts = [next(j for j in judged if j.camera == camera) for camera in range(len(names))]
+    kinds = [k for k in firsts[0].pictures if k.partition(":")[0] in models or k in ("hull", "nearest")]
+    if len(firsts[0].truth.images) == 1:
+        rows = [("recorded", torch.cat([j.truth.images for j in firsts]))]
+        save_grid(path, rows + [(k, torch.cat([j.pictures[k] for j in firsts])) for k in kinds], names)
+        return
+    rows = []
+    for name, first in zip(names, firsts, strict=True):
+        rows.append((f"{name} is input: recorded", first.truth.images))
+        rows += [(k, first.pictures[k]) for k in kinds]
+    save_grid(path, rows)
+
+
+def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, dict[str, Reconstructor], Path]:
+    """Run the workflow on a recording as far as the benchmark needs it.
+
+    Args:
+        folder: of the recording.
+        files: configuration; its first experiment's data set is the recording.
+        trained: also fine-tune; else the base alone is judged.
+
+    Returns:
+        The manifest, the models by name, and the folder of the benchmark.
+
+    Raises:
+        InputError: the folder or the profile is missing, the data set is no recording, or the workflow ended with an error.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; name the folder of the recording's calibration, videos and masks.")
+    config = load_with_base(files)
+    experiment = config.experiments[config.experiment]
+    if not isinstance(config.datasets[experiment.dataset], MarkerlessDataset):
+        raise InputError(f"Data set {experiment.dataset} is no recording (kind: markerless); name a configuration of one.")
+    layout = Layout(config.results)
+    out = layout.real_benchmark(experiment.dataset)
+    overlay = out / "recording.yaml"
+    write_text(overlay, yaml.safe_dump({"datasets": {experiment.dataset: {"folder": str(folder.resolve())}}}))
+    profile = "profiles/local-gpu" if torch.cuda.is_available() else "profiles/local"
+    needed = [str(layout.manifest(experiment.dataset)), str(layout.base(experiment.base))]
+    targets = ["synthetic", "gslrm"] if trained else needed
+    command = ["snakemake", "--profile", profile, *targets, "--configfile", *map(str, files), str(overlay)]
+    say(f"+ {shlex.join(command)}")
+    if status := subprocess.run(command, check=False).returncode:
+        raise InputError(f"The workflow ended with status {status}; its last lines say why. Run the same command again to go on.")
+    manifest = Manifest.read(layout.manifest(experiment.dataset))
+    base = BaseRecord.read(layout.base(experiment.base)).pipeline
+    models = {"base": Reconstructor.load(base, manifest.rig)}
+    if trained:
+        models["fine-tuned"] = Reconstructor.load(layout.experiment(config.experiment))
+    return layout.manifest(experiment.dataset), models, out
