@@ -74,5 +74,5 @@ def perceptual_faults(losses: GslrmLosses, base: Base) -> Iterator[str]:
 
 def generation_faults(experiment: Experiment) -> Iterator[str]:
     """Why the asked synthetic views cannot be sampled."""
-    if experiment.reference != "random" and experiment.synthetic.references == "all":
-        yield "synthetic.references 'all' needs reference 'random': the model would be asked for inputs it never saw."
+    if experiment.reference != "random" and (asked := experiment.synthetic.references) != "first":
+        yield f"synthetic.references '{asked}' needs reference 'random': the model would be asked for inputs it never saw."

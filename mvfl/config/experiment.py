@@ -97,7 +97,9 @@ class Synthetic(Strict):
     val: PositiveInt = Field(20, description="validation samples to generate, spread evenly over the split")
     test: int = Field(20, ge=0, description="samples of the test block to generate, where the data set has one")
     step: PositiveInt | None = Field(None, description="draw with the weights of this step; default: those that were judged")
-    references: Literal["first", "all"] = Field("first", description="reference views per sample")
+    references: Literal["first", "in_turn", "all"] = Field(
+        "first", description="input views: the first one of each sample; of sample i view i, and so on round; or all"
+    )
 
 
 class ViewChoice(Strict):

@@ -35,9 +35,10 @@ def planned_pairs(manifest: Manifest, generation: Generation) -> dict[str, list[
     """(sample, reference) pairs per split; all outputs of a frame stay on the frame's side of the split."""
     s = generation.synthetic
     first = 0 if generation.reference == "random" else generation.reference
-    references = list(range(manifest.views)) if s.references == "all" else [first]
+    views = list(range(manifest.views))
+    chosen = {"first": lambda i: [first], "in_turn": lambda i: [i % len(views)], "all": lambda i: views}[s.references]
     cut = {"train": evenly(manifest.train, s.train), "val": evenly(manifest.val, s.val), "test": evenly(manifest.test, s.test)}
-    return {split: [(n, r) for n in names for r in references] for split, names in cut.items()}
+    return {split: [(n, r) for i, n in enumerate(names) for r in chosen(i)] for split, names in cut.items()}
 
 
 def planned_batches(manifest: Manifest, generation: Generation) -> list[list[Pair]]:

@@ -22,7 +22,7 @@ from mvfl.runtime.endings import Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import GenerationInputs, JoinJob, SyntheticJob, TrainJob
 from mvfl.stages.join import join
-from mvfl.stages.pairs import source_of
+from mvfl.stages.pairs import planned_pairs, source_of
 from mvfl.stages.synthetic import run
 from mvfl.stages.train import train
 from mvfl.verdict.scores import Truth
@@ -155,3 +155,15 @@ def test_a_piece_has_a_number_and_a_count() -> None:
         Piece.parse("two")
     with pytest.raises(InputError, match="does not exist"):
         Piece.parse("5-of-4")
+
+
+@pytest.mark.parametrize(
+    ("references", "first", "count"), [("first", [0, 0, 0], 3), ("in_turn", [0, 1, 2], 3), ("all", [0, 1, 2], 18)]
+)
+def test_input_views_are_the_first_each_in_turn_or_all(
+    tiny_manifest: Manifest, references: str, first: list[int], count: int
+) -> None:
+    generation = GENERATION.model_copy(update={"synthetic": Synthetic.model_validate({"train": 3, "references": references})})
+    pairs = planned_pairs(tiny_manifest, generation)["train"]
+    assert len(pairs) == count and [reference for _, reference in pairs[:3]] == first
+    assert len({name for name, _ in pairs}) == 3
