@@ -5,6 +5,8 @@ Stages import torch and diffusers inside the commands: `mvfl --help`, and mistak
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 import sys
 import traceback
@@ -68,8 +70,8 @@ def reconstruct(
     calibration: Annotated[
         Path | None, typer.Option(help="of pictures that are one moment, each called as its camera: straight to 3D")
     ] = None,
-    up: Annotated[str, typer.Option(help="of --calibration: z, -y ..., or the name of a camera that stands level")] = "z",
-    unit_mm: Annotated[float, typer.Option(help="of --calibration: millimetres in one of its units")] = 1.0,
+    up: Annotated[str | None, typer.Option(help="of --calibration: z (default), -y ..., or a camera that stands level")] = None,
+    unit_mm: Annotated[float | None, typer.Option(help="of --calibration: millimetres in one of its units (1)")] = None,
     complete: Annotated[bool, typer.Option("--complete", help="of several views: draw the directions that none shows")] = False,
     mask: Annotated[Path | None, typer.Option(help="of a single picture: white = animal")] = None,
     box: Annotated[str | None, typer.Option(help="of a single picture: left,top,width,height around the animal")] = None,
@@ -99,6 +101,12 @@ def reconstruct(
     heights = numbers("--elevations", elevations, int) if elevations else ()
     if not all(-89 <= height <= 90 for height in heights):
         raise InputError(f"--elevations takes degrees above the horizon, -89 to 90; got {elevations}.")
+    if calibration is None and (up, unit_mm) != (None, None):
+        raise InputError("--up and --unit-mm tell how a --calibration is meant: give that, too.")
+    if unit_mm is not None and not 0 < unit_mm < math.inf:
+        raise InputError(f"--unit-mm is a length above zero; got {unit_mm}.")
+    if recorded is not None and importlib.util.find_spec("pynwb") is None:
+        raise InputError('--recorded is of NWB files, which need pynwb: pip install "mvfl[nwb]".')
     inside: Any = numbers("--crop", crop, float, 6, "x0,x1,y0,y1,z0,z1") if crop else None
     begin(log, threads)
     from mvfl.data.calibrated import Calibration, up_of
@@ -108,10 +116,11 @@ def reconstruct(
     from mvfl.stages.given import Choice
     from mvfl.stages.reconstruct import Extras, run
 
+    moment = Calibration(calibration, up_of(up or "z"), unit_mm or 1.0) if calibration else None
     filters = Filters(min_opacity, max_size, inside or Filters.box)
     choice = Choice(
         view=view, all_views=all_views, reframe=reframe, every=every, seed=seed, cut=Cut(mask, around, auto, sam2),
-        elevations=tuple(map(float, heights)), calibration=Calibration(calibration, up_of(up), unit_mm) if calibration else None,
+        elevations=tuple(map(float, heights)), calibration=moment,
         complete=complete, filters=filters,
     )  # fmt: skip
     run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or []), recorded))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 
 from mvfl.config.bases import Base, HubBase, LocalBase
@@ -48,6 +49,8 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Ite
     """
     if views is not None and settings.input_views is not None and settings.input_views > views:
         yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
+    if settings.lora and importlib.util.find_spec("peft") is None:
+        yield 'gslrm.lora needs the package peft: pip install "mvfl[lora]".'
     if settings.view_choice != "first" and settings.generated and settings.real_targets:
         yield (
             f"gslrm.view_choice '{settings.view_choice}' draws inputs and targets from the same sample, and real_targets are of "

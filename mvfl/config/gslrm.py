@@ -67,7 +67,7 @@ class GslrmFinetuning(Strict):
     real_targets: bool = Field(
         True, description="supervise with the recorded pictures of the same cameras; false: with the generated ones"
     )
-    learning_rate: PositiveFloat = 2e-5
+    learning_rate: PositiveFloat = Field(1e-4, description="measured on a real recording: docs/performance.md")
     warmup_steps: int = Field(500, ge=0)
     weight_decay: float = Field(0.05, ge=0)
     gradient_clip: PositiveFloat = 1.0

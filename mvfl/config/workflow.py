@@ -109,6 +109,9 @@ class WorkflowConfig(Strict):
             rig = _rig_of(dataset)
             yield from view_faults(experiment, name, self._views(name), rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
+        view, views = self.reconstruct.view, self._views(experiment.dataset)
+        if view is not None and views is not None and view >= views:
+            yield f"reconstruct.view {view} does not exist: {experiment.dataset} has views 0 to {views - 1}."
         yield from perceptual_faults(experiment.gslrm.losses, self.bases[experiment.base])
         for name in experiment.shown_to_gslrm:
             yield from gslrm_faults(experiment.gslrm, name, self._views(name))

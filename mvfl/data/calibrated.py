@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvfl.config.datasets import LevelCamera, MarkerlessDataset, Up
+from mvfl.config.patterns import natural
 from mvfl.data.calibration import read_calibration, upright
 from mvfl.data.locating import locate_moment
 from mvfl.data.mask_making import agreeing, patches
@@ -74,6 +75,7 @@ def read_moment(pictures: Sequence[Path], cut: Cut, calibration: Calibration, si
     """
     if len(pictures) < 2:
         raise InputError("--calibration takes two or more pictures of one moment, each called as its camera, as side.png.")
+    pictures = sorted(pictures, key=lambda picture: natural(picture.stem))  # the order of a calibration without names
     names = [picture.stem for picture in pictures]
     photos = [read_pixels(picture) for picture in pictures]
     sizes = [(photo.shape[1], photo.shape[0]) for photo in photos]

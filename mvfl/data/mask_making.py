@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from mvfl.data.masks import clean
 from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.virtual import triangulate
+from mvfl.runtime.files import InputError
 
 BACKGROUND_FRAMES = 25
 PATCHES = 6  # candidates per picture
@@ -246,6 +247,8 @@ class Outliner:
         parts = [np.pad(r.part, ((0, 0), (0, width - r.part.shape[1]), (0, 0)), mode="edge") for r in regions]
         labels = [np.pad(r.labels, ((0, 0), (0, width - r.labels.shape[1])), constant_values=cv2.GC_BGD) for r in regions]
         self.behind, self.animal = np.zeros((1, 65)), np.zeros((1, 65))
+        if not np.isin(np.concatenate(labels), (cv2.GC_FGD, cv2.GC_PR_FGD)).any():
+            raise InputError("What stands out lies along the border of the picture, so that no outline can be drawn about it.")
         cv2.setRNGSeed(0)
         together = (np.concatenate(parts), np.concatenate(labels))
         cv2.grabCut(*together, NO_BOX, self.behind, self.animal, GRABCUT_STEPS, cv2.GC_INIT_WITH_MASK)

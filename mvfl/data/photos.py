@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mvfl.data.mask_making import Outliner, patches
+from mvfl.data.mask_making import Outliner, Patch, patches
 from mvfl.data.masks import read_mask
 from mvfl.data.pictures import MASK_THRESHOLD, open_picture, rgba_tensor, with_mask
 from mvfl.data.sam import SamOutliner
@@ -104,11 +106,19 @@ def found_in(
         corners = (left, top, left + width, top + height)
         alpha = _sam(cut.sam2).in_box(picture, corners) if cut.sam2 else outlined(picture, cut.box, name)
     else:
-        candidates = patches(picture, still)
-        if not candidates:
-            raise InputError(f"Nothing in {name} stands out as an animal; give --box or --mask.")
-        alpha = about(picture, candidates[0].mask, cut)
+        alpha = _first_found(picture, patches(picture, still), cut, name)
     return np.dstack([picture, alpha])
+
+
+def _first_found(
+    picture: UInt8[np.ndarray, "height width 3"], candidates: Sequence[Patch], cut: Cut, name: str
+) -> UInt8[np.ndarray, "height width"]:
+    """The mask about the best patch that one can be drawn about."""
+    for candidate in candidates:
+        with contextlib.suppress(InputError):
+            if (alpha := about(picture, candidate.mask, cut)).any():
+                return alpha
+    raise InputError(f"Nothing in {name} stands out as an animal; give --box or --mask.")
 
 
 def about(

@@ -11,11 +11,13 @@ from mvfl.gslrm.model import Gslrm
 from mvfl.runtime.files import InputError
 from mvfl.runtime.weights import load_strictly
 
-TRUNK = r"transformer_layers\.\d+\.(attn\.(to_qkv|fc)|mlp\.mlp\.(0|2))"
+LAYERS = r"transformer_layers\.({})\.(attn\.(to_qkv|fc)|mlp\.mlp\.(0|2))"
 
 
 def add_adapters(model: Gslrm, lora: Lora, seed: int) -> float:
-    """Give every linear layer of the transformer an adapter, at zero; its own weights are frozen. What lies outside stays as it is.
+    """Give every linear layer of the transformer that is not frozen an adapter, at zero, and freeze its own weights.
+
+    What lies outside of the transformer stays as it is.
 
     Args:
         model: changed in place; step 0 equals the model before.
@@ -26,16 +28,20 @@ def add_adapters(model: Gslrm, lora: Lora, seed: int) -> float:
         Share of the parameters that is trained.
 
     Raises:
-        InputError: peft is not installed.
+        InputError: peft is not installed, or all layers are frozen.
     """
     if importlib.util.find_spec("peft") is None:
         raise InputError('gslrm.lora needs the package peft: pip install "mvfl[lora]".')
     from peft import LoraConfig, inject_adapter_in_model
 
     outside = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("transformer_layers.")}
+    free = [i for i, layer in enumerate(model.transformer_layers) if any(p.requires_grad for p in layer.parameters())]
+    if not free:
+        raise InputError("gslrm.freeze.transformer_until freezes all layers: no adapter could be trained; lower it.")
+    places = LAYERS.format("|".join(map(str, free)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=TRUNK), model)
+        inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=places), model)
     for name, parameter in model.named_parameters():
         if name in outside:  # peft freezes all but its adapters
             parameter.requires_grad_(True)

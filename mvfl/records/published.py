@@ -16,6 +16,7 @@ class Published(Record):
         rig: cameras that a picture without its own is taken to belong to.
         input_views: most views that GS-LRM is given.
         size_ratio: sqrt(animal's pixels / all pixels) of the training pictures, median.
+        clip_xyz: whether GS-LRM's pixel Gaussians are clamped to [-1, 1].
         centre: column and row of the animal in them, as shares of the side, median.
     """
 
@@ -26,3 +27,4 @@ class Published(Record):
     input_views: int | None
     size_ratio: float
     centre: tuple[float, float]
+    clip_xyz: bool = False

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from mvfl.runtime.progress import say
+
 LONG = 4096  # tokens from which FlashAttention-4 beats cuDNN on an H100 (docs/performance.md)
 HOPPER = 9  # major compute capability of the oldest cards that it runs on
 
@@ -23,8 +25,11 @@ def flash_attention_4() -> Callable[..., Any] | None:
         return None
     if importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None:
         return None
-    from flash_attn.cute import flash_attn_func
-
+    try:
+        from flash_attn.cute import flash_attn_func
+    except Exception as error:  # its compiler is a package of its own, which can be missing or of another version
+        say(f"Warning: FlashAttention-4 is installed but cannot be loaded ({error}); torch's own attention is used.")
+        return None
     return flash_attn_func
 
 

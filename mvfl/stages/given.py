@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mvfl.config.patterns import natural
 from mvfl.data.calibrated import Calibration, read_moment
 from mvfl.data.mask_making import BACKGROUND_FRAMES, background
 from mvfl.data.photos import BY_ALPHA, Cut, cut_out, found_in, read_photo
@@ -109,8 +110,16 @@ def require_sense(choice: Choice, reconstructor: Reconstructor, sources: Sequenc
     alone, loose = is_alone(sources, choice), all(p.suffix.lower() in PICTURES or p.is_dir() for p in sources)
     if not choice.straight:
         reconstructor.reference(choice.view)
-    if choice.cut.mask and choice.cut.box:
-        raise InputError("--mask and --box both cut the animal out: give one of them.")
+    ways = [f"--{name}" for name in ("mask", "box", "auto") if getattr(choice.cut, name)]
+    if len(ways) > 1:
+        raise InputError(f"{' and '.join(ways)} each cut the animal out: give one of them.")
+    recorded = [path for path in sources if path.name == "manifest.json" or (path / CAMERAS).is_file()]
+    if recorded and ways:
+        raise InputError(f"{ways[0]} is of photos and videos; samples and data sets have their own masks.")
+    if choice.straight and choice.reframe:
+        raise InputError("--reframe is of single pictures; calibrated views are taken where their cameras say.")
+    if choice.all_views and choice.view is not None:
+        raise InputError("--view names one camera and --all-views takes all: give one of them.")
     if (choice.cut.mask or choice.cut.box) and (not alone or choice.calibration):
         raise InputError("--mask and --box are of one picture; several are cut out by an alpha channel, or with --auto.")
     if choice.cut.sam2 and not (choice.cut.box or choice.cut.auto):
@@ -153,7 +162,7 @@ def _count_of(path: Path, choice: Choice) -> int:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=lambda p: natural(p.name))
 
 
 def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[Given]:

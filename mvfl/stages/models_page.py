@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mvfl.config.patterns import natural
 from mvfl.gslrm.export import save_film
 from mvfl.gslrm.ply import load_ply
 from mvfl.records.reconstructed import ModelRecord, ModelsList
@@ -32,7 +33,7 @@ def run(job: ModelsPageJob) -> None:
         InputError: a piece or a model is missing or damaged.
     """
     lists = [ModelsList.read(piece) for piece in job.pieces]
-    folders = sorted(job.out / name for part in lists for name in part.names)
+    folders = [job.out / name for name in sorted((name for part in lists for name in part.names), key=natural)]
     left_out = [sentence for part in lists for sentence in part.left_out]
     summarise(job.out, folders, job.reconstruct.film, left_out, job.pages, job.reconstruct.recorded)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mvfl.records.reconstructed import ModelRecord
-from mvfl.runtime.files import written_aside
+from mvfl.runtime.files import digest, written_aside
 
 FRAME = re.compile(r"(\d+)$")  # samples and frames of videos end with their number
 COLUMNS = {
@@ -36,7 +36,9 @@ def write_nwb(path: Path, records: Sequence[ModelRecord], recorded: datetime | N
     told = "" if recorded else " When the session was recorded is not known: session_start_time is when this file was written."
     start = (recorded or datetime.now()).astimezone()
     described = f"3D models of a mouse, a row per picture or moment.{told}"
-    content = NWBFile(session_description=described, identifier=records[0].name, session_start_time=start)
+    content = NWBFile(
+        session_description=described, identifier=digest([record.model_dump() for record in records]), session_start_time=start
+    )
     frames = [int(found[1]) if (found := FRAME.search(record.name)) else -1 for record in records]
     columns = [
         VectorData(name="source", description="name of the picture or sample", data=[record.name for record in records]),

@@ -48,7 +48,10 @@ def save_pretrained(experiment: Path, out: Path) -> Path:
     learned = read_experiment(experiment)
     checkpoint, base, manifest = Checkpoint(learned.checkpoint), BaseRecord.read(learned.base), Manifest.read(learned.manifest)
     with written_aside(out) as folder:
-        shutil.copytree(base.pipeline, folder, ignore=shutil.ignore_patterns("gslrm", "*.md", SETTINGS, "card.json"))
+        for file in _parts_of(base):
+            target = folder / file.relative_to(base.pipeline)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
         shutil.copyfile(checkpoint.config, folder / "unet" / "config.json")
         shutil.copyfile(checkpoint.weights, folder / "unet" / WEIGHTS)
         shutil.copyfile(learned.prompts, folder / PROMPTS)
@@ -59,11 +62,18 @@ def save_pretrained(experiment: Path, out: Path) -> Path:
         size, column, row = np.median([[f.size_ratio, *f.centre] for f in known], axis=0).tolist()
         Published(
             choice=part_of(learned.generation, ViewSampling), rig=manifest.rig.to_json(), input_views=learned.gslrm.input_views,
-            size_ratio=size, centre=(column, row),
+            size_ratio=size, centre=(column, row), clip_xyz=learned.gslrm.clip_xyz,
         ).write(folder / SETTINGS)  # fmt: skip
         write_text(folder / "README.md", model_card(experiment, learned, base, manifest))
     say(f"Wrote {out}, {folder_bytes(out) / 1e6:.1f} MB; look at its README.md.")
     return out
+
+
+def _parts_of(base: BaseRecord) -> list[Path]:
+    """The files that a base was recorded with, but for those that the experiment's stand for, and its licence: nothing else."""
+    inside = [f for f in base.files if f.is_relative_to(base.pipeline) and f != base.gslrm and f.parent.name != "unet"]
+    named = ["model_index.json", *(f.name for f in base.pipeline.glob("LICEN*"))]
+    return inside + [base.pipeline / name for name in named if (base.pipeline / name).is_file()]
 
 
 def push_to_hub(experiment: Path, repo: str, dry_run: bool = False, public: bool = False) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pic
 from mvfl.gslrm.views import Views, load_views
 from mvfl.layout import Layout
 from mvfl.metrics.pictures import save_grid
+from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.records.base import BaseRecord
 from mvfl.records.benchmarked import RecordingBenchmark, Table, mean_row
 from mvfl.records.manifest import Manifest, evenly
@@ -194,7 +196,8 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
         The manifest, the models by name, and the folder of the benchmark.
 
     Raises:
-        InputError: the folder or the profile is missing, the data set is no recording, or the workflow ended with an error.
+        InputError: the folder is missing, the data set is no recording, models start from one view only or are not told cameras, or
+            the workflow ended with an error.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name the folder of the recording's calibration, videos and masks.")
@@ -202,20 +205,28 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
     experiment = config.experiments[config.experiment]
     if not isinstance(config.datasets[experiment.dataset], MarkerlessDataset):
         raise InputError(f"Data set {experiment.dataset} is no recording (kind: markerless); name a configuration of one.")
+    if experiment.reference != "random":
+        raise InputError(
+            f"Experiment {config.experiment} starts from view {experiment.reference} only; the benchmark needs them all."
+        )
     layout = Layout(config.results)
     out = layout.real_benchmark(experiment.dataset)
     overlay = out / "recording.yaml"
     write_text(overlay, yaml.safe_dump({"datasets": {experiment.dataset: {"folder": str(folder.resolve())}}}))
-    profile = "profiles/local-gpu" if torch.cuda.is_available() else "profiles/local"
-    needed = [str(layout.manifest(experiment.dataset)), str(layout.base(experiment.base))]
-    targets = ["synthetic", "gslrm"] if trained else needed
-    command = ["snakemake", "--profile", profile, *targets, "--configfile", *map(str, files), str(overlay)]
-    say(f"+ {shlex.join(command)}")
-    if status := subprocess.run(command, check=False).returncode:
-        raise InputError(f"The workflow ended with status {status}; its last lines say why. Run the same command again to go on.")
-    manifest = Manifest.read(layout.manifest(experiment.dataset))
-    base = BaseRecord.read(layout.base(experiment.base)).pipeline
-    models = {"base": Reconstructor.load(base, manifest.rig)}
+    _run_workflow([str(layout.manifest(experiment.dataset)), str(layout.base(experiment.base))], [*files, overlay])
+    manifest, base = Manifest.read(layout.manifest(experiment.dataset)), BaseRecord.read(layout.base(experiment.base))
+    models = {"base": Reconstructor.load(base.pipeline, manifest.rig, base.gslrm)}
+    if models["base"].choice.view_conditioning not in TELLS_POSES:
+        raise InputError(f"Base {experiment.base} is not told where cameras are: it cannot draw those of a recording untrained.")
     if trained:
+        _run_workflow(["synthetic", "gslrm"], [*files, overlay])
         models["fine-tuned"] = Reconstructor.load(layout.experiment(config.experiment))
     return layout.manifest(experiment.dataset), models, out
+
+
+def _run_workflow(targets: Sequence[str], files: Sequence[Path]) -> None:
+    profile = "profiles/local-gpu" if torch.cuda.is_available() else "profiles/local"
+    command = [sys.executable, "-m", "snakemake", "--profile", profile, *targets, "--configfile", *map(str, files)]
+    say(f"+ {shlex.join(['snakemake', *command[3:]])}")
+    if status := subprocess.run(command, check=False).returncode:
+        raise InputError(f"The workflow ended with status {status}; its last lines say why. Run the same command again to go on.")

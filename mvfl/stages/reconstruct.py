@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +16,7 @@ from torch import Tensor
 from mvfl.data.framing import framed, framing, training_pictures, usual_framing
 from mvfl.data.pictures import composite
 from mvfl.geometry.cameras import Camera, orbit_camera
+from mvfl.gslrm.formats import require_known
 from mvfl.metrics.pictures import to_pil
 from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece
@@ -31,6 +33,7 @@ from mvfl.stages.model3d import Model3D
 from mvfl.stages.models_page import CUT_OUT, summarise
 from mvfl.stages.reconstructor import Reconstructor
 
+FILM = "turntable.mp4"
 MADE = ("provenance.json", "model.json", "gaussians.ply", "views.png", "turntable.gif", "viewer.html")
 
 
@@ -66,7 +69,10 @@ def run(
     Raises:
         InputError: see the helpers.
     """
-    reconstruct_with(Reconstructor.load(learned, recorded_rig(sources) or rig), sources, out, choice, extras)
+    own = recorded_rig(sources)
+    if rig is not None and own is not None:
+        raise InputError("--rig is of pictures whose cameras are not known; samples and data sets have their own.")
+    reconstruct_with(Reconstructor.load(learned, own or rig), sources, out, choice, extras)
 
 
 def reconstruct_with(
@@ -95,6 +101,7 @@ def run_share(job: ModelsJob, minutes: float | None = None) -> None:
         Unfinished: stopped in good order; finished models are kept.
     """
     settings, piece = job.reconstruct, Piece.parse(job.piece)
+    require_known(settings.formats)
     choice = Choice(view=settings.view, all_views=settings.all_views, complete=settings.complete)
     reconstructor = Reconstructor.load(job.experiment)
     require_sense(choice, reconstructor, [job.manifest])
@@ -124,12 +131,27 @@ def _make_all(
     names: list[str] = []
     left_out: list[str] = []
     waiting: list[tuple[Item, Tensor]] = []
+
+    def make(batch: list[tuple[Item, Tensor]]) -> None:
+        """Together; where one of them gives no model, each by itself, so that it costs itself alone."""
+        try:
+            _make(batch, out, alone, reconstructor, choice, extras)
+        except InputError as error:
+            if alone:
+                raise
+            if len(batch) > 1:
+                for entry in batch:
+                    make([entry])
+                return
+            names.remove(batch[0][0].name)
+            left_out.append(f"{batch[0][0].name}: {error}")
+
     for name, read in given:
         if name in names:
             raise InputError(f"Two pictures are called {name}; rename one, or give them in two runs.")
         try:
             item = read()
-            if not _is_done(out if alone else out / name, choice.settings(item.mark, reconstructor.mark), extras):
+            if not _is_done(out if alone else out / name, alone, choice.settings(item.mark, reconstructor.mark), extras):
                 waiting.append((item, item.rgba[0] if choice.straight else _shown(item, reconstructor, choice)))
         except InputError as error:  # one picture in which nothing is to be seen must not cost a whole recording
             if alone:
@@ -138,16 +160,17 @@ def _make_all(
             continue
         names.append(name)
         if len(waiting) == reconstructor.choice.sampling.batch_size:
-            _make(waiting, out, alone, reconstructor, choice, extras)
+            make(waiting)
             waiting = []
     if waiting:
-        _make(waiting, out, alone, reconstructor, choice, extras)
+        make(waiting)
     return names, left_out
 
 
-def _is_done(folder: Path, settings: dict[str, object], extras: Extras) -> bool:
+def _is_done(folder: Path, alone: bool, settings: dict[str, object], extras: Extras) -> bool:
     """Whether a folder holds the model of this picture, made in this way with these weights."""
-    if not all((folder / name).is_file() for name in (*MADE, *(f"animal.{kind}" for kind in extras.formats))):
+    film = (FILM,) if extras.film and alone else ()
+    if not all((folder / name).is_file() for name in (*MADE, *film, *(f"animal.{kind}" for kind in extras.formats))):
         return False
     try:
         ModelRecord.read(folder / "model.json")  # an older mvfl measured less
@@ -163,13 +186,20 @@ def _make(
     items = [item for item, _ in waiting]
     for item, model in zip(items, _models(items, [shown for _, shown in waiting], reconstructor, choice), strict=True):
         folder = out if alone else out / item.name
-        (folder / "provenance.json").unlink(missing_ok=True)  # half a result must not count as done
+        _clear(folder)
         model.save(folder, film=extras.film and alone, formats=extras.formats)
         if model.reference is not None:
             to_pil(composite(item.rgba, 1.0)[0]).save(folder / CUT_OUT)
         _measured(item.name, model, bool(choice.elevations)).write(folder / "model.json")
         settings = choice.settings(item.mark, reconstructor.mark)
         write_provenance(folder, "reconstruct", settings, reconstructor.sources, reconstructor.rig.hash)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier model left: half a result must not count as done, nor another animal's files stand beside it."""
+    for file in (folder / "provenance.json", folder / CUT_OUT, folder / FILM, *folder.glob("animal.*")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(folder / "views", ignore_errors=True)
 
 
 def _measured(name: str, model: Model3D, tried: bool) -> ModelRecord:
@@ -191,7 +221,10 @@ def _models(items: list[Item], pictures: list[Tensor], reconstructor: Reconstruc
                 raise InputError(
                     "--all-views takes sample folders or a data set; for the cameras of loose pictures there is --calibration."
                 )
-        return [reconstructor.from_views(composite(i.rgba, 1.0), i.cameras or [], i.millimetres, choice.complete) for i in items]
+        return [
+            reconstructor.from_views(composite(i.rgba, 1.0), i.cameras or [], i.millimetres, choice.complete, choice.seed)
+            for i in items
+        ]
     shown = torch.stack(pictures)
     seeds = None if choice.seed is None else [choice.seed] * len(items)
     own = [item.cameras or reconstructor.rig.cameras for item in items]

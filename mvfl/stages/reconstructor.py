@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Sequence
@@ -80,8 +81,11 @@ class Reconstructor:
 
     @cached_property
     def mark(self) -> str:
-        """Changes with the weights that were loaded."""
-        return digest([sha256(Path(file)) if Path(file).is_file() else str(file) for file in self.sources.values()])
+        """Changes with the weights that were loaded, and with how they are used."""
+        weights = [sha256(Path(file)) if Path(file).is_file() else str(file) for file in self.sources.values()]
+        prompts = hashlib.sha256(self.sampler.prompts.float().cpu().numpy().tobytes()).hexdigest()
+        use = [self.rig.hash, self.choice.decisive(), self.input_views, self.gslrm.config.to_json()]
+        return digest([*weights, prompts, *use])
 
     @property
     def image_size(self) -> int:
@@ -89,19 +93,22 @@ class Reconstructor:
         return self.gslrm.config.image_size
 
     @staticmethod
-    def load(source: Path | None = None, rig: str | Rig | None = None) -> Reconstructor:
+    def load(source: Path | None = None, rig: str | Rig | None = None, gslrm: Path | None = None) -> Reconstructor:
         """Weights of a finished experiment, of a base, or of the base that ships with mvfl.
 
         Args:
             source: `results/experiments/<name>`, a pipeline folder with `gslrm/`, or one that `save_pretrained` wrote; default: the
                 embedded base.
             rig: of a base: cameras to draw, or the name of a rig; default: those that it was saved with, or `ring60`.
+            gslrm: of a base: checkpoint; default: the one in its folder.
 
         Raises:
-            InputError: a stage has not run, or files are missing, damaged or changed since.
+            InputError: a stage has not run, files are missing, damaged or changed since, or a rig is named for an experiment.
         """
         if source is None or not missing_parts(source):
-            return _of_base(source or EMBEDDED, rig)
+            return _of_base(source or EMBEDDED, rig, gslrm)
+        if isinstance(rig, str):
+            raise InputError("--rig is of bases; an experiment draws the cameras that it was trained for.")
         return _of_experiment(source)
 
     def reference(self, view: int | None) -> int:
@@ -152,6 +159,7 @@ class Reconstructor:
         cameras: list[Camera],
         millimetres: float | None = None,
         complete: bool = False,
+        seed: int | None = None,
     ) -> Model3D:
         """Several calibrated pictures of one moment straight to a 3D model.
 
@@ -159,25 +167,25 @@ class Reconstructor:
             images: RGB over white in 0..1.
             cameras: that took them; the animal within about +-1 of the origin, 2.7 away.
             millimetres: in one world unit of the cameras.
-            complete: draw the rig's directions that no camera shows, each from the nearest picture, and give them to GS-LRM, too.
+            complete: draw the directions that no camera shows, each from the nearest picture, and give them to GS-LRM, too: the
+                rig's, or where the cameras are the rig's own, those of `ring60`.
+            seed: of what is drawn; default: the experiment's.
         """
         own = self._resized(cameras)
         if not complete:
             return self._shaped(images, own, None, millimetres)
-        drawn, added = self._missing_views(images, own)
+        drawn, added = self._missing_views(images, own, self.choice.sampling.seed if seed is None else seed)
         model = self._shaped(torch.cat([images, drawn]), own + added, None, millimetres)
         return replace(model, photographed=len(images))
 
     def _missing_views(
-        self, images: Float[Tensor, "view 3 side side"], cameras: list[Camera]
+        self, images: Float[Tensor, "view 3 side side"], cameras: list[Camera], start: int
     ) -> tuple[Float[Tensor, "added 3 side side"], list[Camera]]:
-        """Pictures from the rig's directions that lie apart from all cameras, drawn of the nearest picture each."""
-        distance = float(np.mean([np.linalg.norm(c.position) for c in cameras]))
-        focal = float(np.mean([c.fx for c in cameras])) * 512 / self.image_size
-        around = [orbit_camera(*c.spherical[:2], distance, self.image_size, focal) for c in self.rig.cameras]
-        given = np.stack([c.position / np.linalg.norm(c.position) for c in cameras])
-        likeness = np.stack([c.position / np.linalg.norm(c.position) for c in around]) @ given.T
-        missing = [v for v in range(len(around)) if likeness[v].max() < math.cos(math.radians(APART))]
+        """Pictures from directions that lie apart from all cameras, drawn of the nearest picture each."""
+        for rig in (self.rig, load_rig("ring60", self.image_size)):
+            around, likeness = self._directions(rig, cameras)
+            if missing := [v for v in range(len(around)) if likeness[v].max() < math.cos(math.radians(APART))]:
+                break
         missing = missing[: max(0, (self.input_views or len(around)) - len(cameras))]
         drawn: dict[int, Tensor] = {}
         for near in sorted({int(likeness[v].argmax()) for v in missing}):
@@ -186,12 +194,20 @@ class Reconstructor:
             instead = max(spare, key=lambda v: likeness[v, near]) if spare else wanted.pop()  # this picture takes its slot
             those = [*around[:instead], cameras[near], *around[instead + 1 :]]
             sampler = replace(self.sampler, rig=Rig("around", those))
-            seed = (self.choice.sampling.seed, 0, instead)
+            seed = (start, 0, instead)
             (slots,) = sampler.sample(images[near : near + 1], [those], [instead], [seed], "missing views")
             order = sampler.slot_views(instead)
             drawn |= {v: slots[order.index(v)] for v in wanted}
         pictures = torch.stack(list(drawn.values())) if drawn else images[:0]
         return pictures, [around[v] for v in drawn]
+
+    def _directions(self, rig: Rig, cameras: list[Camera]) -> tuple[list[Camera], np.ndarray]:
+        """Cameras in a rig's directions, as far away as those given and with lenses as theirs; and the cosines to each of them."""
+        distance = float(np.mean([np.linalg.norm(c.position) for c in cameras]))
+        focal = float(np.mean([c.fx for c in cameras])) * 512 / self.image_size
+        around = [orbit_camera(*c.spherical[:2], distance, self.image_size, focal) for c in rig.cameras]
+        wanted, given = (np.stack([c.position / np.linalg.norm(c.position) for c in those]) for those in (around, cameras))
+        return around, wanted @ given.T
 
     def _resized(self, cameras: Sequence[Camera]) -> list[Camera]:
         return [c.resized(self.image_size, self.image_size) for c in cameras]
@@ -259,12 +275,12 @@ def _of_experiment(folder: Path) -> Reconstructor:
     return Reconstructor(sampler, gslrm, learned.generation, manifest.rig, manifest, sources, learned.gslrm.input_views)
 
 
-def _of_base(folder: Path, wanted: str | Rig | None) -> Reconstructor:
+def _of_base(folder: Path, wanted: str | Rig | None, gslrm: Path | None) -> Reconstructor:
     """A pipeline as it is, or as `mvfl base save` wrote it.
 
     A base that is told its cameras takes any input view, the published one the first.
     """
-    weights = gslrm_checkpoint(folder)
+    weights = gslrm or gslrm_checkpoint(folder)
     if weights is None:
         raise InputError(f"{folder} holds no GS-LRM checkpoint in gslrm/; copy the whole base.")
     pipeline = MultiViewPipeline.from_pretrained(folder)
@@ -280,7 +296,7 @@ def _of_base(folder: Path, wanted: str | Rig | None) -> Reconstructor:
     sampler = Sampler(pipeline.to(device()), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
     sources: dict[str, Path | str] = {"base": str(folder), "unet": folder / "unet" / WEIGHTS, "gslrm": weights}
     usual = EMBEDDED_FRAMING if folder == EMBEDDED else PUBLISHED_FRAMING
-    model = load_gslrm(weights, size).to(device())
+    model = load_gslrm(weights, size, saved.clip_xyz if saved else False).to(device())
     return Reconstructor(
         sampler, model, choice, rig, sources=sources, input_views=saved.input_views if saved else None,
         usual=Framing(saved.size_ratio, saved.centre) if saved else usual,

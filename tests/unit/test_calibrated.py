@@ -17,7 +17,7 @@ from mvfl.data.calibration import convert_calibration
 from mvfl.data.photos import BY_ALPHA, Cut
 from mvfl.data.rodent.sampling import make_sample
 from mvfl.geometry.cameras import Camera, orbit_camera
-from mvfl.geometry.rig import load_rig
+from mvfl.geometry.rig import Rig, load_rig
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.runtime.files import InputError
 from mvfl.stages.given import Choice
@@ -108,10 +108,27 @@ def test_missing_directions_are_drawn_for_their_own_cameras(
     """From above, all directions of the ring are missing, and the given picture still needs a slot."""
     monkeypatch.setattr(Sampler, "sample", azimuths)
     made = Reconstructor.load(tiny_base.parent / "pipeline")
-    pictures, cameras = made._missing_views(torch.ones(1, 3, 8, 8), [orbit_camera(0, elevation, size=32)])
+    pictures, cameras = made._missing_views(torch.ones(1, 3, 8, 8), [orbit_camera(0, elevation, size=32)], 4)
     assert len(cameras) == 5 and len(pictures) == 5
     for picture, camera in zip(pictures, cameras, strict=True):
         assert float(picture.mean()) == pytest.approx(camera.spherical[0] % 360 / 360 + 0.1)
+
+
+def test_where_the_cameras_are_the_rigs_own_the_rings_directions_are_drawn(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sampler, "sample", azimuths)
+    own = [orbit_camera(azimuth, 10, size=32) for azimuth in (0, 20, 40)]
+    made = Reconstructor.load(tiny_base.parent / "pipeline", Rig("three", own))
+    _, cameras = made._missing_views(torch.ones(3, 3, 8, 8), own, 4)
+    assert [round(c.spherical[0] % 360) for c in cameras] == [120, 180, 240]
+
+
+def test_pictures_are_in_natural_order_for_a_calibration_without_names(lab: Path) -> None:
+    moments = [
+        read_moment(order, BY_ALPHA, Calibration(lab / "cameras.json"), 64) for order in (pictures(lab), pictures(lab)[::-1])
+    ]
+    assert torch.equal(moments[0].rgba, moments[1].rgba)
 
 
 def test_what_does_not_belong_together_is_said(lab: Path) -> None:

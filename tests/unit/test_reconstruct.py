@@ -25,11 +25,12 @@ from mvfl.data.pictures import view_pictures
 from mvfl.geometry.cameras import orbit_camera, turntable
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.body import DEGREES, SHELLS
-from mvfl.gslrm.export import Filters, filled_by
+from mvfl.gslrm.export import Filters, filled_by, write_model
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.ply import load_ply
 from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError
+from mvfl.stages import model3d
 from mvfl.stages.given import Choice
 from mvfl.stages.model3d import Model3D
 from mvfl.stages.reconstruct import Extras, run
@@ -110,6 +111,12 @@ def few_small_silhouettes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"mvfl.gslrm.body.{name}", value)
 
 
+@pytest.fixture
+def short_turntables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two pictures, for tests of other things."""
+    monkeypatch.setattr(model3d, "write_model", lambda gaussians, _, *rest: write_model(gaussians, 2, *rest))
+
+
 @pytest.fixture(scope="module")
 def base(tiny_base: Path) -> Path:
     return tiny_base.parent / "pipeline"
@@ -148,6 +155,41 @@ def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missi
     run([pictures / "mouse2.png"], tmp_path / "one", base, Choice(seed=3), extras=Extras(formats=("splat", "glb")))
     assert (tmp_path / "one" / "gaussians.ply").is_file(), "of one picture, the folder itself"
     assert (tmp_path / "one" / "animal.splat").is_file() and (tmp_path / "one" / "animal.glb").is_file()
+
+
+@pytest.mark.usefixtures("short_turntables")
+def test_one_picture_that_gives_no_model_costs_itself_alone(base: Path, pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As where all Gaussians of one animal are filtered away."""
+    shaped = Reconstructor._shaped
+    third = framed(read_photo(pictures / "mouse1.png"), 32, None)
+
+    def refusing(self: Reconstructor, images: torch.Tensor, *rest: Any) -> Model3D:
+        if torch.equal(images[0], third):
+            raise InputError("Nothing of this picture passes.")
+        return shaped(self, images, *rest)
+
+    monkeypatch.setattr(Reconstructor, "_shaped", refusing)
+    with pytest.raises(InputError, match=r"1 of 3 pictures were left out, all others are done\. mouse1: Nothing of this picture"):
+        run([pictures], tmp_path / "out", base)
+    assert [row["name"] for row in table(tmp_path / "out")] == ["mouse0", "mouse2"]
+
+
+@pytest.mark.usefixtures("short_turntables")
+def test_another_way_of_making_it_is_another_model_and_leaves_nothing_of_the_first(
+    base: Path, pictures: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvfl.stages.model3d.save_film", lambda _, path: path.write_bytes(b"a film"))
+    out, photo = tmp_path / "one", [pictures / "mouse0.png"]
+    run(photo, out, base, extras=Extras(formats=("splat",)))
+    first = (out / "gaussians.ply").read_bytes()
+    run(photo, out, base, rig="facelift")
+    assert (out / "gaussians.ply").read_bytes() != first, "other cameras are drawn"
+    assert not (out / "animal.splat").exists() and (out / "cut_out.png").is_file()
+    before = (out / "gaussians.ply").stat().st_mtime_ns
+    run(photo, out, base, rig="facelift", extras=Extras(film=True))
+    assert (out / "turntable.mp4").is_file() and (out / "gaussians.ply").stat().st_mtime_ns != before
+    with pytest.raises(InputError, match="--rig is of pictures whose cameras are not known"):
+        run([tiny_data], out, base, rig="facelift")
 
 
 def test_the_figures_are_written_for_nwb_too(base: Path, pictures: Path, tmp_path: Path) -> None:
@@ -200,7 +242,14 @@ def test_of_several_elevations_of_the_camera_the_one_that_fits_best_is_kept(base
 def test_choices_that_contradict_each_other_are_refused(base: Path, pictures: Path, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the cameras of samples and data sets are"):
         run([tiny_data], tmp_path / "x", base, Choice(elevations=(5.0,), every=4))
-    with pytest.raises(InputError, match="--mask and --box both cut the animal out"):
+    for choice, message in (
+        (Choice(cut=Cut(auto=True)), "--auto is of photos and videos"),
+        (Choice(all_views=True, view=1), "--view names one camera and --all-views takes all"),
+        (Choice(all_views=True, reframe=True), "--reframe is of single pictures"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run([tiny_data], tmp_path / "x", base, choice)
+    with pytest.raises(InputError, match="--mask and --box each cut the animal out"):
         run([pictures / "mouse0.png"], tmp_path / "x", base, Choice(cut=Cut(mask=pictures / "mouse1.png", box=(0, 0, 9, 9))))
     with pytest.raises(InputError, match="--view 9 is not a view"):
         run([pictures], tmp_path / "x", base, Choice(view=9))
@@ -238,6 +287,16 @@ def test_an_animal_that_is_not_cut_out_is_looked_for(tmp_path: Path) -> None:
     Image.fromarray(np.full((120, 160, 3), 150, np.uint8)).save(tmp_path / "empty.png")
     with pytest.raises(InputError, match=r"Nothing in empty\.png stands out as an animal"):
         read_photo(tmp_path / "empty.png", Cut(auto=True))
+
+
+@pytest.mark.parametrize("edge", ["top", "bottom"])
+def test_a_strip_along_the_border_is_no_animal(tmp_path: Path, edge: str) -> None:
+    """As a cage's wall: no outline can be drawn about it, and the next patch is tried."""
+    photo = np.random.default_rng(0).normal(150, 4, (480, 640, 3)).clip(0, 255).astype(np.uint8)
+    photo[: 6 if edge == "top" else None][-6:] = 250
+    Image.fromarray(photo).save(tmp_path / "wall.png")
+    with pytest.raises(InputError, match=r"Nothing in wall\.png stands out as an animal"):
+        read_photo(tmp_path / "wall.png", Cut(auto=True))
 
 
 def test_in_a_video_what_moves_is_the_animal(base: Path, tmp_path: Path) -> None:
