@@ -39,8 +39,13 @@ from mvfl.verdict.scores import load_truth
 
 Pictures = Float[Tensor, "view 3 height width"]
 LABELS = {
-    "hull": "the coloured visual hull", "copy": "the input picture, or the nearest one", "nearest": "most similar training moment",
-    "mean": "mean of the training pictures, or of the inputs", "blank": "blank picture",
+    "from_one": {
+        "copy": "copy of the input", "nearest": "most similar training moment", "mean": "mean of the training pictures",
+        "blank": "blank picture",
+    },
+    "from_others": {
+        "hull": "visual hull in colours", "copy": "picture of the nearest camera", "mean": "mean of the inputs", "blank": "blank picture",
+    },
 }  # fmt: skip
 
 
