@@ -44,7 +44,8 @@ LABELS = {
         "blank": "blank picture",
     },
     "from_others": {
-        "hull": "visual hull in colours", "copy": "picture of the nearest camera", "mean": "mean of the inputs", "blank": "blank picture",
+        "hull": "visual hull in colours", "copy": "picture of the nearest camera", "mean": "mean of the inputs",
+        "blank": "blank picture",
     },
 }  # fmt: skip
 
