@@ -60,6 +60,16 @@ def _require_there(pictures: list[Path], mask: Path | None, calibration: Path | 
         raise InputError(f"{experiment} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
 
 
+def _require_use(calibration: Path | None, up: str | None, unit_mm: float | None, recorded: datetime | None) -> None:
+    """No option is given that nothing would read."""
+    if calibration is None and (up, unit_mm) != (None, None):
+        raise InputError("--up and --unit-mm tell how a --calibration is meant: give that, too.")
+    if unit_mm is not None and not 0 < unit_mm < math.inf:
+        raise InputError(f"--unit-mm is a length above zero; got {unit_mm}.")
+    if recorded is not None and importlib.util.find_spec("pynwb") is None:
+        raise InputError('--recorded is of NWB files, which need pynwb: pip install "mvfl[nwb]".')
+
+
 @app.command(rich_help_panel=PEOPLE)
 def reconstruct(
     pictures: Annotated[list[Path], typer.Argument(help="of one animal each, cut out or on white; or folders, videos, samples")],
@@ -101,12 +111,7 @@ def reconstruct(
     heights = numbers("--elevations", elevations, int) if elevations else ()
     if not all(-89 <= height <= 90 for height in heights):
         raise InputError(f"--elevations takes degrees above the horizon, -89 to 90; got {elevations}.")
-    if calibration is None and (up, unit_mm) != (None, None):
-        raise InputError("--up and --unit-mm tell how a --calibration is meant: give that, too.")
-    if unit_mm is not None and not 0 < unit_mm < math.inf:
-        raise InputError(f"--unit-mm is a length above zero; got {unit_mm}.")
-    if recorded is not None and importlib.util.find_spec("pynwb") is None:
-        raise InputError('--recorded is of NWB files, which need pynwb: pip install "mvfl[nwb]".')
+    _require_use(calibration, up, unit_mm, recorded)
     inside: Any = numbers("--crop", crop, float, 6, "x0,x1,y0,y1,z0,z1") if crop else None
     begin(log, threads)
     from mvfl.data.calibrated import Calibration, up_of

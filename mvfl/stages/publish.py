@@ -52,6 +52,7 @@ def save_pretrained(experiment: Path, out: Path) -> Path:
             target = folder / file.relative_to(base.pipeline)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+        (folder / "unet").mkdir()
         shutil.copyfile(checkpoint.config, folder / "unet" / "config.json")
         shutil.copyfile(checkpoint.weights, folder / "unet" / WEIGHTS)
         shutil.copyfile(learned.prompts, folder / PROMPTS)

@@ -121,7 +121,7 @@ def test_where_the_cameras_are_the_rigs_own_the_rings_directions_are_drawn(
     own = [orbit_camera(azimuth, 10, size=32) for azimuth in (0, 20, 40)]
     made = Reconstructor.load(tiny_base.parent / "pipeline", Rig("three", own))
     _, cameras = made._missing_views(torch.ones(3, 3, 8, 8), own, 4)
-    assert [round(c.spherical[0] % 360) for c in cameras] == [120, 180, 240]
+    assert sorted(round(c.spherical[0] % 360) for c in cameras) == [120, 180, 240]
 
 
 def test_pictures_are_in_natural_order_for_a_calibration_without_names(lab: Path) -> None:
