@@ -72,14 +72,14 @@ class Training(Strict):
 class Sampling(Strict):
     """How views are sampled."""
 
-    solver: Solver = Field("sde-dpm++", description="ddim as published takes 50 steps; the others need 8 (docs/performance.md)")
-    steps: PositiveInt = Field(8, description="denoising steps")
+    solver: Solver = Field("sde-dpm++", description="ddim as published takes 50 steps; the others need 6 (docs/performance.md)")
+    steps: PositiveInt = Field(6, description="denoising steps")
     guidance: float = Field(3.0, ge=0, description="1 switches guidance off")
     eta: Fraction = Field(1.0, description="noise of ddim, 0 is deterministic; the others do not read it")
     seed: int = 4
     batch_size: PositiveInt = Field(4, description="objects sampled at once")
     compile: bool | Literal["auto"] = Field(
-        "auto", description="compile the networks for synthetic views: a minute, then 1.7 times as fast; auto: on CUDA from 500 on"
+        "auto", description="compile the networks for synthetic views: a minute, then 1.5 times as fast; auto: on CUDA from 500 on"
     )
 
 

@@ -22,7 +22,7 @@ from mvfl.stages.planning import Plan
 
 PUBLISHED_UNET, PUBLISHED_GSLRM = 870_184_644, 303_565_824  # parameters
 SMALL_UNET, SMALL_GSLRM = 5_460_000, 2_288_064  # of the embedded base
-VIEWS, MEASURED_STEPS = 6, 8  # of the measured speeds
+VIEWS, MEASURED_STEPS = 6, 6  # of the measured speeds
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Speeds:
         card: where it was measured.
         training, training_compiled: objects per second, cached latents, four objects of six views a pass.
         compiling: seconds that compiling takes at the start of a segment.
-        sampling, sampling_compiled: seconds per object, 8 guided steps, four objects of six views at once.
+        sampling, sampling_compiled: seconds per object, 6 guided steps, four objects of six views at once.
         gslrm: objects per second with rendering.
         checkpointing: share of the speed that is left with gradient checkpointing.
     """
@@ -42,8 +42,8 @@ class Speeds:
     training: float = 12.9
     training_compiled: float = 16.9
     compiling: float = 130.0
-    sampling: float = 0.49
-    sampling_compiled: float = 0.28
+    sampling: float = 0.34
+    sampling_compiled: float = 0.23
     gslrm: float = 1.51
     checkpointing: float = 0.75
 

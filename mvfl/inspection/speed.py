@@ -33,7 +33,7 @@ from mvfl.gslrm.rendering import render_objects
 from mvfl.mvdiffusion.batches import Recorded, TrainingData
 from mvfl.mvdiffusion.conditioning import POSE_FEATURES, RAY_CHANNELS
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.sampling import scheduler_of
+from mvfl.mvdiffusion.sampling import for_drawing, scheduler_of
 from mvfl.mvdiffusion.slots import WORDS, slot_orders
 from mvfl.mvdiffusion.training import MultiViewTraining
 from mvfl.mvdiffusion.unet import build_unet, with_view_conditioning
@@ -143,17 +143,19 @@ def time_training(config: dict[str, Any], device: torch.device, repeats: int, **
     return _row(f"training step{', '.join(['', *said])}", run.training.batch_size, median, peak, warm_up)
 
 
-def time_sampling(objects: int, device: torch.device, repeats: int, precision: torch.dtype, sampling: Sampling) -> dict[str, Any]:
+def time_sampling(objects: int, device: torch.device, repeats: int, sampling: Sampling) -> dict[str, Any]:
     """Sample six views of some objects, image encoder and autoencoder included.
 
     Args:
         objects: sampled at once.
         device: to run on.
         repeats: measured calls.
-        precision: autocast type.
-        sampling: solver, steps and guidance.
+        sampling: solver, steps and guidance, and whether to compile.
     """
-    pipeline = random_pipeline(PUBLISHED_UNET, device)
+    pipeline = for_drawing(random_pipeline(PUBLISHED_UNET, device))
+    if compiled := sampling.compile is True:
+        pipeline.unet.compile()
+        pipeline.vae.decoder.compile()
     pipeline.scheduler = scheduler_of(pipeline.scheduler, sampling.solver)
     with device:
         pictures = torch.rand(objects * VIEWS, 3, PIXELS, PIXELS)
@@ -163,13 +165,12 @@ def time_sampling(objects: int, device: torch.device, repeats: int, precision: t
     pipeline.set_progress_bar_config(disable=True)
 
     def call() -> None:
-        with torch.autocast(device.type, precision):
-            pipeline(
-                pictures, prompts, poses, rays, num_inference_steps=sampling.steps, guidance_scale=sampling.guidance,
-                eta=sampling.eta,
-            )  # fmt: skip
+        pipeline(
+            pictures, prompts, poses, rays, num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, eta=sampling.eta
+        )
 
-    return _row(f"six views, {sampling.solver}, {sampling.steps} steps, guidance", objects, *_median_step(call, repeats))
+    what = f"six views, {sampling.solver}, {sampling.steps} steps, guidance{', compiled' * compiled}"
+    return _row(what, objects, *_median_step(call, repeats))
 
 
 def time_gslrm_training(
@@ -216,8 +217,9 @@ def measure_speed(device: torch.device, repeats: int) -> list[dict[str, Any]]:
         ("training step, checkpointing", 1, partial(training, batch_size=1, compile=False, gradient_checkpointing=True)),
         ("training step, checkpointing", 8, partial(training, batch_size=8, compile=False, gradient_checkpointing=True)),
     ]
-    work += [("six views", n, partial(time_sampling, n, device, 3, bf16, Sampling())) for n in (1, 4)]
-    work += [("six views, ddim, 50 steps", 1, partial(time_sampling, 1, device, 1, bf16, published))]
+    work += [("six views", n, partial(time_sampling, n, device, 3, Sampling())) for n in (1, 4)]
+    work += [("six views, compiled", 4, partial(time_sampling, 4, device, 3, Sampling(compile=True)))]
+    work += [("six views, ddim, 50 steps", 1, partial(time_sampling, 1, device, 1, published))]
     work += [("GS-LRM training step", n, partial(time_gslrm_training, GslrmConfig(), n, device, repeats, bf16)) for n in (1, 2)]
     rows = []
     for what, objects, run in work:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -66,9 +65,10 @@ def full_ssim(images: Float[Tensor, "n 3 height width"], truth: Float[Tensor, "n
     """
     offsets = torch.arange(-5, 6, device=images.device, dtype=torch.float64)
     line = torch.exp(-(offsets**2) / (2 * 1.5**2))
-    window = torch.outer(line, line)
-    window = (window / window.sum()).expand(3, 1, 11, 11)
-    mean = lambda x: F.conv2d(x, window, groups=3)  # noqa: E731
+    line /= line.sum()
+    # Windows as two banded matrices: torch's convolution in float64 takes twenty times as long on a CPU.
+    down, across = (torch.eye(n, device=images.device, dtype=torch.float64).unfold(0, 11, 1) @ line for n in images.shape[-2:])
+    mean = lambda x: down @ x @ across.T  # noqa: E731
     a, b, sample = images.double(), truth.double(), 121 / 120
     ma, mb = mean(a), mean(b)
     va, vb, both = (sample * (mean(x * y) - mx * my) for x, y, mx, my in ((a, a, ma, ma), (b, b, mb, mb), (a, b, ma, mb)))

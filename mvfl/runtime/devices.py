@@ -31,10 +31,10 @@ def accelerator(**options: Any) -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), **options)
 
 
-def half_precision(place: torch.device) -> torch.autocast:
-    """bf16 for sampling where the card computes in it; elsewhere float32."""
+def half_precision(place: torch.device) -> torch.dtype:
+    """What networks that only draw compute in: bf16 where the card does so itself; elsewhere float32."""
     able = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(place.type, torch.bfloat16, enabled=able)
+    return torch.bfloat16 if able else torch.float32
 
 
 def compiles(wish: bool | Literal["auto"]) -> bool:

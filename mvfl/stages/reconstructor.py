@@ -33,7 +33,7 @@ from mvfl.layout import Checkpoint, Prompts, Reconstruction
 from mvfl.metrics.image import predicted_mask
 from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
-from mvfl.mvdiffusion.sampling import Sampler
+from mvfl.mvdiffusion.sampling import Sampler, for_drawing
 from mvfl.mvdiffusion.slots import WORDS
 from mvfl.mvdiffusion.unet import WEIGHTS, with_views
 from mvfl.records.base import gslrm_checkpoint, missing_parts
@@ -293,7 +293,7 @@ def _of_base(folder: Path, wanted: str | Rig | None, gslrm: Path | None) -> Reco
     else:
         rig = Rig.from_json(saved.rig, str(folder / SETTINGS)) if saved and wanted is None else load_rig(wanted or "ring60", size)
     with_views(pipeline.unet, len(rig.cameras))
-    sampler = Sampler(pipeline.to(device()), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
+    sampler = Sampler(for_drawing(pipeline), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
     sources: dict[str, Path | str] = {"base": str(folder), "unet": folder / "unet" / WEIGHTS, "gslrm": weights}
     usual = EMBEDDED_FRAMING if folder == EMBEDDED else PUBLISHED_FRAMING
     model = load_gslrm(weights, size, saved.clip_xyz if saved else False).to(device())

@@ -120,6 +120,25 @@ def test_a_compiled_sampler_fills_up_the_last_batch_and_draws_the_same(source: G
     assert torch.allclose(images, sampler.sample(*inputs), atol=1e-5)
 
 
+def test_networks_that_only_draw_are_kept_in_bf16_where_the_card_computes_in_it(
+    source: GenerationInputs, tiny_truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest.read(source.manifest)
+    load = lambda: Sampler.load(source.base, source.checkpoint, source.prompts, manifest.rig, GENERATION)  # noqa: E731
+    inputs = (tiny_truth.inputs[:2], tiny_truth.cameras[:2], tiny_truth.references[:2], [(1, i) for i in range(2)])
+    usual = load()
+    exact = usual.sample(*inputs)
+    monkeypatch.setattr("mvfl.mvdiffusion.sampling.half_precision", lambda _place: torch.bfloat16)
+    half = load()
+    networks = (half.pipeline.unet, half.pipeline.vae, half.pipeline.image_encoder)
+    assert {p.dtype for network in networks for p in network.parameters()} == {torch.bfloat16}
+    close = half.sample(*inputs)
+    assert close.dtype == torch.float32 and 0 < float((close - exact).abs().mean()) < 0.02
+    cast = usual.sample(*inputs)  # as a validation during training does: float32 weights, cast at each call
+    assert {p.dtype for p in usual.pipeline.unet.parameters()} == {torch.float32}
+    assert 0 < float((cast - exact).abs().mean()) < 0.02
+
+
 @pytest.mark.parametrize("solver", get_args(Solver))
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_every_solver_draws_from_each_pair_s_own_seed_alone(
