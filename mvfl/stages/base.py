@@ -54,7 +54,13 @@ def _files_of(settings: EmbeddedBase | LocalBase | ScratchBase, out: Path, manif
     if isinstance(settings, LocalBase):
         if not settings.path.is_dir():
             raise InputError(f"Base folder {settings.path} does not exist; set bases.<name>.path.")
-        return settings.path, settings.gslrm or gslrm_checkpoint(settings.path)
+        gslrm = settings.gslrm or gslrm_checkpoint(settings.path)
+        if gslrm is None:  # found now, not after the multi-view training
+            raise InputError(
+                f"Base folder {settings.path} holds no GS-LRM checkpoint in gslrm/; set bases.<name>.gslrm "
+                "(of the published files: gslrm/ckpt_0000000000021125.pt)."
+            )
+        return settings.path, gslrm
     if manifest is None:
         raise InputError("A scratch base trains its autoencoder on a data set; none was given.")
     from mvfl.stages.scratch import build_scratch  # torch and diffusers; a base that is there already is only hashed

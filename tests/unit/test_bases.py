@@ -78,6 +78,13 @@ def test_a_recorded_base_is_verified_by_hash(tiny_base: Path, tmp_path: Path) ->
     assert len(bad) == 2 and any("differs from the recorded SHA-256" in b for b in bad) and any("is missing" in b for b in bad)
 
 
+def test_a_folder_without_gslrm_is_refused_before_anything_is_trained(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base.parent / "pipeline", tmp_path / "p", ignore=shutil.ignore_patterns("gslrm"))
+    with pytest.raises(InputError, match=r"holds no GS-LRM checkpoint in gslrm/; set bases\.<name>\.gslrm"):
+        prepare_base(LocalBase(kind="local", path=tmp_path / "p"), tmp_path)
+    assert not (tmp_path / "base.json").exists()
+
+
 def test_a_branch_is_pinned_to_its_commit_and_its_files_go_where_compute_nodes_see_them(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,11 @@ from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import accelerate_command, launch_on_node, launch_prefix
 
 PROFILE = yaml.safe_load((Path(__file__).parents[2] / "profiles/slurm/config.yaml").read_text())
-RESUMABLE = {"train_mvdiffusion", "generate_synthetic", "finetune_gslrm"}
-GPU_RULES = {"judge_zero_shot", "cache_latents", "train_mvdiffusion", "score_checkpoint", "generate_synthetic", "finetune_gslrm"}
+RESUMABLE = {"train_mvdiffusion", "generate_synthetic", "finetune_gslrm", "reconstruct_samples"}
+GPU_RULES = {
+    "judge_zero_shot", "cache_latents", "train_mvdiffusion", "score_checkpoint", "generate_synthetic", "finetune_gslrm",
+    "reconstruct_samples",
+}  # fmt: skip
 
 
 def test_two_nodes_of_four_gpus_are_one_run_of_eight_processes() -> None:
