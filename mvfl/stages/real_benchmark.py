@@ -70,7 +70,7 @@ def run(manifest_path: Path, models: dict[str, Reconstructor], samples: int, out
 
     Args:
         manifest_path: of the prepared recording.
-        models: by what they are called; each draws the recording's cameras.
+        models: by what they are called; those that cannot draw the recording's cameras are judged by their GS-LRM alone.
         samples: moments to judge, spread evenly over the test block.
         out: folder.
 
@@ -102,6 +102,11 @@ def run(manifest_path: Path, models: dict[str, Reconstructor], samples: int, out
     return result
 
 
+def _draws_any_camera(model: Reconstructor) -> bool:
+    """Whether it is told where cameras are, or was trained for those of this recording; the published base knows its ring only."""
+    return model.manifest is not None or model.choice.view_conditioning in TELLS_POSES
+
+
 def _camera_names(manifest_path: Path, views: int) -> list[str]:
     """As the recording calls them, where that was noted."""
     noted = manifest_path.with_name("recording.json")
@@ -125,6 +130,8 @@ def from_one(manifest: Manifest, frames: Sequence[str], models: dict[str, Recons
         known = baselines(manifest, truth, "rays")
         found: list[dict[str, Pictures]] = [{} for _ in frames]
         for title, model in models.items():
+            if not _draws_any_camera(model):
+                continue
             inputs = torch.stack([views[name].images[camera] for name in frames])
             made = model(inputs, camera, [cameras[name] for name in frames])
             for pictures, shaped in zip(found, made, strict=True):
@@ -202,8 +209,8 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
         The manifest, the models by name, and the folder of the benchmark.
 
     Raises:
-        InputError: the folder is missing, the data set is no recording, models start from one view only or are not told cameras, or
-            the workflow ended with an error.
+        InputError: the folder is missing, the data set is no recording, models start from one view only, or the workflow ended with
+            an error.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name the folder of the recording's calibration, videos and masks.")
@@ -222,8 +229,8 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
     _run_workflow([str(layout.manifest(experiment.dataset)), str(layout.base(experiment.base))], [*files, overlay])
     manifest, base = Manifest.read(layout.manifest(experiment.dataset)), BaseRecord.read(layout.base(experiment.base))
     models = {"base": Reconstructor.load(base.pipeline, manifest.rig, base.gslrm)}
-    if models["base"].choice.view_conditioning not in TELLS_POSES:
-        raise InputError(f"Base {experiment.base} is not told where cameras are: it cannot draw those of a recording untrained.")
+    if not _draws_any_camera(models["base"]):
+        say(f"Base {experiment.base} is not told where cameras are: untrained, GS-LRM alone is judged, from all cameras but one.")
     if trained:
         _run_workflow(["synthetic", "gslrm"], [*files, overlay])
         models["fine-tuned"] = Reconstructor.load(layout.experiment(config.experiment))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_the_page_and_the_figures_of_a_base(tiny_base: Path, tiny_data: Path, tm
     assert means["hull"]["mask_iou"] > 0.5 > means["blank"]["mask_iou"] == 0
     page = (tmp_path / "index.html").read_text()
     assert "left out: view 3" in page and "base: drawn" in page and page.count("data:image/png") == 2
+
+
+def test_of_a_base_that_is_not_told_cameras_gslrm_alone_is_judged(tiny_base: Path, tiny_manifest: Manifest) -> None:
+    model = Reconstructor.load(tiny_base.parent / "pipeline", tiny_manifest.rig)
+    published = replace(model, choice=model.choice.model_copy(update={"reference": 0, "view_conditioning": "prompt"}))
+    frames = tiny_manifest.judging[:1]
+    assert not any("base" in kind for j in from_one(tiny_manifest, frames, {"base": published}) for kind in j.pictures)
+    assert all("base: 3D" in j.pictures for j in from_others(tiny_manifest, frames, {"base": published}))
 
 
 def test_a_model_of_another_picture_size_is_refused(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
