@@ -49,6 +49,8 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Ite
     """
     if views is not None and settings.input_views is not None and settings.input_views > views:
         yield f"gslrm.input_views is {settings.input_views}, but {data} has {views} views; lower it."
+    if views == 2 and settings.input_views == 1 and settings.generated:
+        yield f"gslrm.input_views 1 leaves no camera of {data} to judge models of its second view by; leave input_views out."
     if settings.lora and importlib.util.find_spec("peft") is None:
         yield 'gslrm.lora needs the package peft: pip install "mvfl[lora]".'
     if settings.view_choice != "first" and settings.generated and settings.real_targets:
@@ -58,6 +60,12 @@ def gslrm_faults(settings: GslrmFinetuning, data: str, views: int | None) -> Ite
         )
     if settings.view_choice != "first" and settings.input_views is None:
         yield f"gslrm.view_choice '{settings.view_choice}' draws some of the views as inputs: say how many, gslrm.input_views."
+    few = settings.input_views or 0
+    if settings.view_choice != "first" and settings.target_views is not None and settings.target_views <= few:
+        yield (
+            f"gslrm.target_views {settings.target_views} counts the {few} inputs that view_choice '{settings.view_choice}' draws, "
+            "too: it must be larger than input_views."
+        )
 
 
 def perceptual_faults(losses: GslrmLosses, base: Base) -> Iterator[str]:

@@ -52,7 +52,7 @@ class ScratchBase(Strict):
     gslrm_patch: PositiveInt = Field(8, description="pixels per side of a GS-LRM patch")
     dataset: str = Field(description="data set whose training pictures the autoencoder is trained on")
     autoencoder: AutoencoderTraining = AutoencoderTraining()
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class LocalBase(Strict):

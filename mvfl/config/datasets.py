@@ -23,7 +23,7 @@ class RodentDataset(Strict):
     val: PositiveInt = Field(description="validation samples")
     test: int = Field(0, ge=0, description="samples that nothing is trained or chosen by; 3D scores are reported on them")
     extra_views: int = Field(0, ge=0, description="further cameras per sample, drawn at random, for held-out scores")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     coats: list[Coat] = Field(["black", "agouti", "white", "brown", "grey"], min_length=1)
     poses: list[Pose] = Field(["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"], min_length=1)
     fill: Fraction = Field(0.6, description="share of the frame that the animal without its tail spans")

@@ -40,7 +40,7 @@ class Scoring(Strict):
     samples: PositiveInt = Field(20, description="validation samples, each with every reference view")
     references: Literal["first", "all", "in_turn"] = Field("all", description="in_turn: sample i with view i as its input")
     lpips: LpipsFiles | None = Field(None, description="adds LPIPS to metrics.json; decides nothing")
-    seed: int = 7
+    seed: int = Field(7, ge=0)
 
 
 class Evaluation(Scoring):

@@ -66,7 +66,7 @@ class Training(Strict):
     )
     stop_on_collapse: bool = setting(False, "nothing", description="end the run when it collapses; otherwise warn")
     log_every: PositiveInt = setting(10, "nothing")
-    seed: int = 42
+    seed: int = Field(42, ge=0)
 
 
 class Sampling(Strict):
@@ -76,7 +76,7 @@ class Sampling(Strict):
     steps: PositiveInt = Field(6, description="denoising steps")
     guidance: float = Field(3.0, ge=0, description="1 switches guidance off")
     eta: Fraction = Field(1.0, description="noise of ddim, 0 is deterministic; the others do not read it")
-    seed: int = 4
+    seed: int = Field(4, ge=0)
     batch_size: PositiveInt = Field(4, description="objects sampled at once")
     compile: bool | Literal["auto"] = Field(
         "auto", description="compile the networks for synthetic views: a minute, then 1.5 times as fast; auto: on CUDA from 500 on"

@@ -62,7 +62,9 @@ class GslrmFinetuning(Strict):
     view_choice: Literal["first", "overlap", "any"] = Field(
         "first", description="inputs are the first views; or drawn per step as published, with overlapping targets or any"
     )
-    target_views: PositiveInt | None = Field(None, description="supervised views per object and step; default all")
+    target_views: PositiveInt | None = Field(
+        None, description="supervised views per object and step, with view_choice the drawn inputs among them; default all"
+    )
     compositing: Literal["float", "8bit"] = Field("float", description="8bit pastes over white as the published loader does")
     real_targets: bool = Field(
         True, description="supervise with the recorded pictures of the same cameras; false: with the generated ones"
@@ -93,7 +95,7 @@ class GslrmFinetuning(Strict):
     save_minutes: PositiveFloat = setting(2.0, "nothing", description="minutes after which the state is saved in any case")
     turntable_views: PositiveInt = setting(12, "pictures", description="pictures of the turntable")
     cache_gigabytes: PositiveFloat = setting(1.0, "nothing", description="memory for decoded pictures")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @property
     def generated(self) -> bool:

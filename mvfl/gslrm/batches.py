@@ -135,7 +135,7 @@ class Batches:
 
 def drawn_views(views: Views, settings: GslrmFinetuning, draws: random.Random) -> Pair:
     """Inputs, and targets (inputs included), of one object, drawn as published."""
-    count = settings.target_views or len(views.images)
+    count = min(settings.target_views or len(views.images), len(views.images))
     positions = views.c2w[:, :3, 3].cpu().numpy()
     choice = choose_views(positions, count, settings.input_views or count, settings.view_choice == "overlap", True, draws)
     return views.select(choice.inputs), views.select([*choice.inputs, *choice.targets])

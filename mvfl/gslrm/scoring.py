@@ -58,12 +58,13 @@ def score_pictures(images: Float[Tensor, "view 3 height width"], targets: Views,
 
 
 def pictures_without_model(inputs: Views, targets: Views) -> dict[str, Float[Tensor, "view 3 height width"]]:
-    """Baselines: blank, the input of the camera nearest to each target's, the mean of all inputs, the coloured visual hull."""
+    """Baselines: blank, the input of the camera nearest to each target's, the mean of all inputs; of two or more, their hull."""
     directions = [torch.nn.functional.normalize(v.c2w[:, :3, 3], dim=-1) for v in (targets, inputs)]
     nearest = (directions[0] @ directions[1].T).argmax(1)
+    hull = {"hull": hull_pictures(inputs, targets)} if len(inputs.images) > 1 else {}
     return {
         "blank": torch.ones_like(targets.images),
         "copy": inputs.images[nearest],
         "mean": inputs.images.mean(0, keepdim=True).expand_as(targets.images),
-        "hull": hull_pictures(inputs, targets),
+        **hull,
     }

@@ -148,6 +148,7 @@ class GslrmTraining:
                 if stopping:
                     self.accelerator.wait_for_everyone()
                 tail.leave_if_stopping(self.step, stopping and not ended, spent)
+        self.stop.release()
 
     def _look(self, tracker: Tracker) -> None:
         """Render unseen cameras where it is due."""
@@ -170,7 +171,9 @@ class GslrmTraining:
         rays = pixel_rays(seen.c2w, seen.intrinsics, *seen.images.shape[-2:])
         targets, pixels = Targets(wanted.images, wanted.alphas), PixelGaussians(output.pixel_xyz, rays)
         losses = gslrm_loss(losses_at(s, self.step), rendered, targets, pixels, mask_pixelalign=False, vgg=self.vgg)
-        losses.total.backward()
+        # While points are shaped, colours and sizes have no part in the loss; several processes wait for every gradient.
+        unused = sum(t.sum() for g in output.gaussians for t in vars(g).values() if t.is_floating_point())
+        (losses.total + 0 * unused if self.step < s.pointsdist_warmup_steps else losses.total).backward()
         return losses
 
     def _update(self, losses: LossValues, tail: Tail) -> None:

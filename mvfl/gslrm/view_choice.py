@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, from_numpy
 
 OVERLAP_DEGREES = 60.0
+TRIES = 100
 
 
 class ViewChoice(NamedTuple):
@@ -36,7 +37,7 @@ def choose_views(
 
     With `maximize_overlap` the inputs are drawn from all cameras and the rest among the other cameras whose position
     has a dot product of at least cos 60 degrees with some input's. The positions are not normalised, as published: at
-    distance 2.7 the limit is about 86 degrees.
+    distance 2.7 the limit is about 86 degrees. Inputs with too few such cameras are drawn again (the published loader ends there).
 
     Args:
         positions: camera centres [camera, 3], world units.
@@ -46,17 +47,20 @@ def choose_views(
         draws: source of randomness.
 
     Raises:
-        ValueError: too few cameras overlap with the inputs.
+        ValueError: no inputs were found that enough cameras overlap with.
     """
     cameras = range(len(positions))
     if maximize_overlap:
-        inputs = draws.sample(cameras, input_views)
-        near = positions @ positions[inputs].T >= math.cos(math.radians(OVERLAP_DEGREES))
-        candidates = [c for c in cameras if c not in inputs and near[c].any()]
-        if len(candidates) < views - input_views:
+        for _ in range(TRIES):
+            inputs = draws.sample(cameras, input_views)
+            near = positions @ positions[inputs].T >= math.cos(math.radians(OVERLAP_DEGREES))
+            candidates = [c for c in cameras if c not in inputs and near[c].any()]
+            if len(candidates) >= views - input_views:
+                break
+        else:
             raise ValueError(
-                f"Only {len(candidates)} cameras overlap with the {input_views} inputs, {views - input_views} are needed; "
-                "lower the number of views or leave out maximize_overlap."
+                f"No {input_views} inputs have {views - input_views} other cameras that overlap with them; lower "
+                "gslrm.target_views or use another view_choice."
             )
         targets = draws.sample(candidates, views - input_views)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.gslrm.checkpoint import save_gslrm
+from mvfl.gslrm.checkpoint import save_gslrm, saved_step
 from mvfl.gslrm.lora import merged
 from mvfl.gslrm.model import Gslrm
 from mvfl.runtime.files import written_aside
@@ -85,10 +85,11 @@ class Watch:
         best = self.best
         if self.settings.weights == "last" or best is None or best == self.history[-1]:
             return None
-        if not (self.folder / BEST).is_file():
+        file = self.folder / BEST
+        if not file.is_file() or saved_step(file) != best.step:
             say(f"Warning: the best weights (step {best.step}) are gone from {self.folder}; the last ones are used.")
             return None
-        return self.folder / BEST
+        return file
 
     def updated(self, step: int, moved: bool) -> None:
         """Say it while it happens that too few steps move the weights, at most every 500 steps."""

@@ -21,7 +21,9 @@ from rich.table import Table
 
 from mvfl.layout import Layout
 from mvfl.runtime.files import InputError, folder_bytes
+from mvfl.runtime.fingerprint import MARK
 from mvfl.runtime.lock import holder_of, is_alive
+from mvfl.runtime.reading import read_table
 from mvfl.runtime.tracking import read_attempts, read_log
 
 STAGES = ("mvdiffusion", "synthetic", "gslrm")
@@ -120,10 +122,13 @@ def read_status(results: Path, queue: dict[str, tuple[str, str]] | None = None) 
     for folder in Layout(results).states():
         experiment, stage = folder.parent.name, folder.name
         if stage == "synthetic":
-            made = len(list(folder.glob("*/sample_*")))
+            mark = folder / MARK  # of the settings, weights and data that are drawn with now
+            now = read_table(mark, f"delete {mark}").get("fingerprint", "") if mark.is_file() else ""
+            made = len(list((folder / str(now)).glob("sample_*")))
             size = folder_bytes(folder) / 1e9
             state = _state_of(folder, queue)
-            done = Layout(results).synthetic(experiment).exists()
+            joined = Layout(results).synthetic(experiment)
+            done = joined.exists() and joined.stat().st_mtime >= (mark.stat().st_mtime if mark.is_file() else 0)
             out.append(StageStatus(experiment, stage, "finished" if done and state == "stopped" else state, made, gigabytes=size))
         elif stage in STAGES:
             out.append(_trained(experiment, stage, folder, queue))

@@ -187,6 +187,7 @@ class MultiViewTraining:
                 if stopping:
                     self.accelerator.wait_for_everyone()
                 tail.leave_if_stopping(self.step, stopping, spent)
+        self.stop.release()
 
     def advance(self, tail: Tail, reader: Executor) -> Tensor:
         """One optimiser step; its losses. Meanwhile `reader` prepares the next step's batches."""

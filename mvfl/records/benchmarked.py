@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvfl.records.record import Record
-from mvfl.records.scores import Metrics
+from mvfl.records.scores import Block, Metrics
 
 Table = dict[str, dict[str, Metrics]]  # camera -> what made the pictures -> means over the frames
 
@@ -14,6 +14,7 @@ class RecordingBenchmark(Record):
     Attributes:
         dataset: name.
         frames: samples that were judged.
+        block: of the samples: `test`, which nothing was chosen by, or `val` where the data set has no test block.
         from_one: by the camera that was the input; means over all other cameras.
         from_others: by the camera that was left out; all others were the inputs.
     """
@@ -22,6 +23,7 @@ class RecordingBenchmark(Record):
 
     dataset: str
     frames: list[str]
+    block: Block
     from_one: Table
     from_others: Table
 

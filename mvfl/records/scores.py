@@ -46,7 +46,7 @@ class LossTrend:
         slope_per_1000: Theil-Sen slope, relative to the median loss, per 1000 steps.
         low, high: 95 % bootstrap interval of the slope.
         oscillation: lag-one autocorrelation of the detrended loss; near 0 is noise, far below 0 jumps to and fro.
-        state: `falling`, `plateau`, `rising`, `oscillating` or `broken` (NaN).
+        state: `falling`, `plateau`, `rising`, `oscillating`, `broken` (NaN) or `unknown` (no log).
     """
 
     last: float | None
@@ -107,8 +107,8 @@ class ReconstructionScore(Strict):
     Attributes:
         sample: name.
         targets: views that were scored; no input had one of their cameras.
-        scores: of the fine-tuned model; of the base in a zero-shot test.
-        others: of the base without fine-tuning and of pictures that need no model.
+        scores: of the weights that are used; of the base in a zero-shot test.
+        others: of the other weights and of pictures that need no model.
     """
 
     sample: str
@@ -118,11 +118,11 @@ class ReconstructionScore(Strict):
 
 
 class ReconstructionScores(Record):
-    """Scores of fine-tuned GS-LRM weights: means, and each sample.
+    """Scores of GS-LRM: means, and each sample.
 
     Attributes:
-        mean: of the fine-tuned weights.
-        baselines: of the base without fine-tuning and of pictures that need no model.
+        mean: of the weights that are used.
+        baselines: of the other weights (`base`, or `finetuned` where the base is used) and of pictures that need no model.
         samples: each validation sample.
         used: which weights are written and used: the fine-tuned ones only where they beat the base.
         size: length, width and height of the model that is shown.

@@ -8,7 +8,8 @@ from pathlib import Path
 from mvfl.runtime.progress import say
 
 NOTE = "forced"
-RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json")  # numbers and pictures of one run
+# Numbers, pictures and best weights of one run.
+RUN_FILES = ("log.jsonl", "attempts.jsonl", "wandb_id", "validation", "collapsed.json", "best.safetensors")
 
 
 def set_aside(state: Path, beyond: int = 0) -> None:

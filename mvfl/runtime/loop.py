@@ -15,6 +15,8 @@ from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.runtime.training_state import StopRequest, TrainingState
 
+SAVING_MARGIN = 2.0  # times as long as the last save took is kept free before the time limit: file systems are not always as fast
+
 
 def agreed(accelerator: Accelerator, *wishes: bool) -> list[bool]:
     """Whether any process wishes it: all leave a loop at the same step, or the others would wait for ever."""
@@ -87,6 +89,7 @@ class Tail:
         """Save at regular steps, by the clock, at the end, and before stopping."""
         if step % self.every == 0 or step == self.until or self.state.due or stopping:
             self.state.save(step, self.snapshot())
+            self.stop.reserve = SAVING_MARGIN * self.state.save_took
 
     def leave_if_stopping(self, step: int, stopping: bool, time_spent: bool | None = None) -> None:
         """End the loop in good order; the state has been saved.

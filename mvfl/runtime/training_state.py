@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -30,14 +31,19 @@ class StopRequest:
 
     def __init__(self, minutes: float | None = None, margin_minutes: float = 1.0) -> None:
         self.reason: str | None = None
+        self.reserve = 0.0  # seconds that saving takes beyond the margin
         budget = None if minutes is None else max(minutes - margin_minutes, 0.5 * minutes)
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         # The cluster's own clock started before this process did.
         if end := os.environ.get("SLURM_JOB_END_TIME"):
             left = int(end) - time.time() - 60 * margin_minutes
             self.deadline = min(self.deadline or math.inf, time.monotonic() + left)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self.handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+
+    def release(self) -> None:
+        """Signals do again what they did before: what follows saves nothing."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -52,7 +58,7 @@ class StopRequest:
         return self.reason == TIME_SPENT
 
     def __bool__(self) -> bool:
-        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
+        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline - self.reserve:
             self.reason = TIME_SPENT
         return self.reason is not None
 
@@ -122,15 +128,18 @@ class TrainingState:
 
     def steps(self) -> list[int]:
         """Steps for which a state is there."""
-        return [int(p.stem.split("-")[1]) for p in self._files()]
+        return [_step_of(p) for p in self._files()]
 
     @property
     def due(self) -> bool:
         """Whether the last save is `save_minutes` old; longer where saving itself takes its time."""
         return time.monotonic() - self.saved_at > max(60 * self.save_minutes, self.save_took / SAVING_SHARE)
 
-    def _make_room(self, needed: int) -> None:
-        """See that a state fits the disk and the budget; states of other settings go first, the newest one never."""
+    def _make_room(self, needed: int, step: int) -> None:
+        """See that a state of a step fits the disk and the budget; states of other settings go first.
+
+        The newest state up to that step never goes: a job that is killed while it writes goes on from there.
+        """
         while (files := self._files()) or self._set_aside():
             others = self._set_aside()
             taken = sum(f.stat().st_size for f in files) + sum(folder_bytes(f) for f in others)
@@ -140,9 +149,9 @@ class TrainingState:
             if others:
                 say(f"Little room in {self.folder}: {others[0]} goes.")
                 shutil.rmtree(others[0])
-            elif len(files) > 1:
-                say(f"Little room in {self.folder}: {files[0].name} goes.")
-                files[0].unlink()
+            elif spare := [f for f in files if f != max((e for e in files if _step_of(e) <= step), default=files[-1])]:
+                say(f"Little room in {self.folder}: {spare[0].name} goes.")
+                spare[0].unlink()
             else:
                 raise InputError(
                     f"No room for another training state of {needed / 1e9:.2f} GB in {self.folder}: {free / 1e9:.2f} GB are free, "
@@ -156,7 +165,7 @@ class TrainingState:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write, read back and compare; only then older states may go."""
         began = time.monotonic()
-        self._make_room(_bytes(state))
+        self._make_room(_bytes(state), step)
         path = self.folder / f"step-{step:08d}.pt"
         with written_aside(path) as temporary:
             torch.save(state, temporary)
@@ -164,7 +173,7 @@ class TrainingState:
             if _tensor_count(written) != _tensor_count(state):
                 raise InputError(f"The state written to {path} misses tensors; is the disk full?")
         # States beyond this step belong to a later segment of the same run.
-        earlier = [p for p in self._files() if int(p.stem.split("-")[1]) <= step]
+        earlier = [p for p in self._files() if _step_of(p) <= step]
         for old in earlier[: -self.keep]:
             old.unlink()
         self.saved_at = time.monotonic()
@@ -173,10 +182,13 @@ class TrainingState:
     def load(self, at_most: int) -> tuple[int, dict[str, Any] | None]:
         """The newest readable state at or before a step, or (0, None).
 
-        A state that cannot be read is set aside by name and the one before it is used, saying so.
+        A state that holds no state is set aside by name and the one before it is used, saying so.
+
+        Raises:
+            OSError: the disk or the network file system fails; the state may be whole, so that the job is to be tried again.
         """
         for path in reversed(self._files()):
-            step = int(path.stem.split("-")[1])
+            step = _step_of(path)
             if step > at_most:
                 continue
             try:
@@ -184,10 +196,17 @@ class TrainingState:
                 if not isinstance(state, dict):
                     raise ValueError(f"it holds a {type(state).__name__}")
                 return step, state
+            except OSError:
+                raise
             except Exception as error:
                 say(f"{path} cannot be read ({error}); it is set aside and the state before it is used.")
-                path.rename(path.with_suffix(".broken"))
+                with contextlib.suppress(FileNotFoundError):  # another process of this job did it
+                    path.rename(path.with_suffix(".broken"))
         return 0, None
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _bytes(tree: Any) -> int:

@@ -8,8 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mvfl.layout import Comparison, Reconstruction, Verdict
+from mvfl.config.experiment import Experiment
+from mvfl.layout import Checkpoint, Comparison, Reconstruction, Verdict
 from mvfl.records.decision import DecisionRecord
+from mvfl.records.provenance import Provenance
 from mvfl.records.scores import ReconstructionScores, ViewScores
 from mvfl.runtime.files import write_text
 from mvfl.runtime.progress import say
@@ -59,10 +61,16 @@ def _scores(verdict: Verdict, three_d: ReconstructionScores | None) -> dict[str,
     case = f"{decision.case} (measured {decision.computed.case})" if decision.overridden else decision.case
     values: tuple[Any, ...] = (
         case, decision.step, round(m.slot_accuracy, 3), round(m.iou, 3), round(m.skill, 3), round(m.consistency, 3),
-        round(scores.model["psnr"], 2), "NaN" if decision.loss is None else round(decision.loss, 5),
+        round(scores.model["psnr"], 2), _loss(decision),
         round(three_d.mean["foreground_psnr"], 2) if three_d else "", round(three_d.mean["mask_iou"], 3) if three_d else "",
     )  # fmt: skip
     return dict(zip(SCORES, values, strict=True))
+
+
+def _loss(decision: DecisionRecord) -> float | str:
+    if decision.loss is None:
+        return "NaN" if decision.loss_state == "broken" else ""
+    return round(decision.loss, 5)
 
 
 def _flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
@@ -72,9 +80,20 @@ def _flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
     return out
 
 
+def _made_with(job: CompareJob, number: int, experiment: Experiment) -> dict[str, Any]:
+    """The settings that an experiment's scores were made with, which may not be those of the configuration any more."""
+    table = experiment.model_dump(mode="json")
+    table |= Provenance.read(Checkpoint(job.logs[number].parent).provenance).settings
+    table |= Provenance.read(Verdict(job.evaluations[number]).provenance).settings["sampling"]
+    known = {folder.parent: Reconstruction(folder) for folder in job.reconstructions}
+    if (shaped := known.get(Checkpoint(job.logs[number].parent).folder.parents[1])) is not None:
+        table["gslrm"] = Provenance.read(shaped.provenance).settings
+    return {key: value for key, value in table.items() if key in Experiment.model_fields and key not in NAMES}
+
+
 def _differing(job: CompareJob) -> dict[str, dict[str, Any]]:
     """Settings of each experiment that are not the same for all."""
-    flat = {name: _flat(e.model_dump(mode="json", exclude=set(NAMES))) for name, e in job.experiments.items()}
+    flat = {name: _flat(_made_with(job, number, e)) for number, (name, e) in enumerate(job.experiments.items())}
     keys = dict.fromkeys(key for table in flat.values() for key in table)
     chosen = [key for key in keys if len({str(table.get(key)) for table in flat.values()}) > 1]
     return {name: {key: table.get(key, "") for key in chosen} for name, table in flat.items()}

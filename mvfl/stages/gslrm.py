@@ -154,10 +154,12 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
     grid, scores = score_models(sources, rivals, lpips)
     # Which weights are used is a choice: the block that is reported on has no say in it.
     if not beats_base(score_models(sources, rivals, block="val")[1] if sources.inputs.test else scores):
+        say(f"The fine-tuned weights do not beat the base on {scores.judges}: the base's are used.")
+        # Pages, cards and comparisons call "this model" what is used, and show its pictures.
+        grid, scores = score_models(sources, {"model": checkpoint, "finetuned": out.weights}, lpips)
+        scores = scores.model_copy(update={"used": "base"})
         with written_aside(out.weights) as temporary:
             save_gslrm(load_gslrm(checkpoint, real.image_size, s.clip_xyz), temporary, 0, 0)
-        scores = scores.model_copy(update={"used": "base"})
-        say(f"The fine-tuned weights do not beat the base on {scores.judges}: the base's are used.")
     save_grid(out.renders, grid)
     model = load_gslrm(out.weights, real.image_size, s.clip_xyz).to(device())
     first = sources.inputs.judging[0]
@@ -262,5 +264,6 @@ def score_models(
         if len(grid) < 6:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
     mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in tables[0]}  # noqa: E731
-    baselines = {k: mean([r.others[k] for r in rows]) for k in rows[0].others}
+    kinds = [k for k in rows[0].others if all(k in r.others for r in rows)]
+    baselines = {k: mean([r.others[k] for r in rows]) for k in kinds}
     return grid, ReconstructionScores(mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows, block=block)

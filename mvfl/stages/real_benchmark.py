@@ -1,7 +1,7 @@
 """`mvfl benchmark real`: a recording's cameras predicted from one of them, and from all but one, beside what needs no network.
 
-Moments that nothing was trained or chosen by (the test block) are judged. Of each, every camera is the input in turn, and every
-camera is left out in turn.
+Moments that nothing was trained or chosen by (the test block) are judged, where the recording keeps some. Of each, every camera is
+the input in turn, and every camera is left out in turn.
 """
 
 from __future__ import annotations
@@ -89,15 +89,24 @@ def run(manifest_path: Path, models: dict[str, Reconstructor], samples: int, out
     parts = {"from_one": from_one(manifest, frames, models), "from_others": from_others(manifest, frames, models)}
     names = _camera_names(manifest_path, manifest.views)
     tables = {key: _table(judged, names) for key, judged in parts.items()}
-    result = RecordingBenchmark(dataset=manifest.name, frames=frames, **tables)
+    result = RecordingBenchmark(dataset=manifest.name, frames=frames, block="test" if manifest.test else "val", **tables)
     out.mkdir(parents=True, exist_ok=True)
     result.write(out / "metrics.json")
     for key, judged in parts.items():
-        _draw(out / f"{key}.png", judged, names, list(models))
+        _draw(out / f"{key}.png", judged, names, list(models), left_out=key == "from_others")
     images = {key: inline(out / f"{key}.png") for key in parts}
     rows = {key: {"every camera": mean_row(table)} | table for key, table in tables.items()}
     page = out / "index.html"
-    write_page(page, "real_benchmark", name=manifest.name, frames=len(frames), tables=rows, labels=LABELS, images=images)
+    write_page(
+        page,
+        "real_benchmark",
+        name=manifest.name,
+        frames=len(frames),
+        block=result.block,
+        tables=rows,
+        labels=LABELS,
+        images=images,
+    )
     say(f"Look at {page}.")
     return result
 
@@ -179,14 +188,14 @@ def _table(judged: Sequence[Judged], names: Sequence[str]) -> Table:
     }
 
 
-def _draw(path: Path, judged: Sequence[Judged], names: Sequence[str], models: Sequence[str]) -> None:
+def _draw(path: Path, judged: Sequence[Judged], names: Sequence[str], models: Sequence[str], left_out: bool) -> None:
     """The first moment: recorded pictures, those of the models, of the hull and of the most similar training moment.
 
-    Where one picture judges, the cameras stand side by side; else each input camera has a block of rows.
+    Cameras that were left out stand side by side; each input camera has a block of rows.
     """
     firsts = [next(j for j in judged if j.camera == camera) for camera in range(len(names))]
     kinds = [k for k in firsts[0].pictures if k.partition(":")[0] in models or k in ("hull", "nearest")]
-    if len(firsts[0].truth.images) == 1:
+    if left_out:
         rows = [("recorded", torch.cat([j.truth.images for j in firsts]))]
         save_grid(path, rows + [(k, torch.cat([j.pictures[k] for j in firsts])) for k in kinds], names)
         return
@@ -209,8 +218,8 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
         The manifest, the models by name, and the folder of the benchmark.
 
     Raises:
-        InputError: the folder is missing, the data set is no recording, models start from one view only, or the workflow ended with
-            an error.
+        InputError: the folder is missing, the data set is no recording, models start from one view only, another recording's
+            benchmark lies there, or the workflow ended with an error.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name the folder of the recording's calibration, videos and masks.")
@@ -225,14 +234,21 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
     layout = Layout(config.results)
     out = layout.real_benchmark(experiment.dataset)
     overlay = out / "recording.yaml"
-    write_text(overlay, yaml.safe_dump({"datasets": {experiment.dataset: {"folder": str(folder.resolve())}}}))
+    named = yaml.safe_dump({"datasets": {experiment.dataset: {"folder": str(folder.resolve())}}})
+    if overlay.is_file() and overlay.read_text(encoding="utf-8") != named:
+        raise InputError(
+            f"{config.results} holds the benchmark of another recording ({overlay} names it), which this one would replace; name "
+            "another folder in an overlay: `results: results/...`."
+        )
+    write_text(overlay, named)
     _run_workflow([str(layout.manifest(experiment.dataset)), str(layout.base(experiment.base))], [*files, overlay])
     manifest, base = Manifest.read(layout.manifest(experiment.dataset)), BaseRecord.read(layout.base(experiment.base))
+    if trained:
+        _run_workflow(["synthetic", "gslrm"], [*files, overlay])
     models = {"base": Reconstructor.load(base.pipeline, manifest.rig, base.gslrm)}
     if not _draws_any_camera(models["base"]):
         say(f"Base {experiment.base} is not told where cameras are: untrained, GS-LRM alone is judged, from all cameras but one.")
     if trained:
-        _run_workflow(["synthetic", "gslrm"], [*files, overlay])
         models["fine-tuned"] = Reconstructor.load(layout.experiment(config.experiment))
     return layout.manifest(experiment.dataset), models, out
 

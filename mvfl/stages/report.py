@@ -22,8 +22,9 @@ LABELS = {
 }  # fmt: skip
 
 MODEL_LABELS = {
-    "base": "the base without fine-tuning", "copy": "the sampled view of the nearest camera", "mean": "mean of the sampled views",
-    "blank": "blank picture", "hull": "the coloured visual hull of the sampled views",
+    "base": "the base without fine-tuning", "finetuned": "the fine-tuned weights, not used",
+    "copy": "the {made} view of the nearest camera", "mean": "mean of the {made} views", "blank": "blank picture",
+    "hull": "the coloured visual hull of the {made} views",
 }  # fmt: skip
 
 
@@ -59,18 +60,20 @@ def run(job: ReportJob) -> None:
         ],
         rows=[(label, table[key]) for key, label in LABELS.items() if key in table],
         best={m: max(row[m] for row in table.values()) for m in ("psnr", "ssim", "iou")},
-        gslrm=_reconstruction(Reconstruction(job.gslrm), job.out) if job.gslrm else None,
+        gslrm=_reconstruction(job, Reconstruction(job.gslrm)) if job.gslrm else None,
     )
     inputs: dict[str, Path | str] = {"decision": verdict.decision, "metrics": verdict.metrics}
     inputs |= {"gslrm": Reconstruction(job.gslrm).metrics} if job.gslrm else {}
     write_provenance(job.out.parent, "report", settings, inputs)
 
 
-def _reconstruction(files: Reconstruction, page: Path) -> dict[str, Any]:
+def _reconstruction(job: ReportJob, files: Reconstruction) -> dict[str, Any]:
     """What the page says of the 3D model."""
-    scores = ReconstructionScores.read(files.metrics)
+    scores, page = ReconstructionScores.read(files.metrics), job.out
+    made = "sampled" if job.experiment.gslrm.generated else "recorded"
+    others = [(label.format(made=made), scores.baselines[k]) for k, label in MODEL_LABELS.items() if k in scores.baselines]
     return {
-        "rows": [("this model", scores.mean)] + [(label, scores.baselines[key]) for key, label in MODEL_LABELS.items()],
+        "rows": [("this model", scores.mean), *others],
         "ply": os.path.relpath(files.ply, page.parent),
         "viewer": os.path.relpath(files.viewer, page.parent),
         "turnable": files.viewer.read_text(encoding="utf-8") if files.viewer.stat().st_size < LARGEST_VIEWER else None,

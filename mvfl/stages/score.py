@@ -19,6 +19,7 @@ from mvfl.mvdiffusion.slots import slot_directions
 from mvfl.records.checkpoint import step_of
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.scores import ViewScores
+from mvfl.runtime.devices import device
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import read_log
 from mvfl.stages.jobs import ScoreJob
@@ -80,10 +81,12 @@ def _lpips(settings: Scoring, truth: Truth, pictures: dict[str, Views]) -> dict[
     """Mean LPIPS over the scored slots, where files for it were named."""
     if settings.lpips is None:
         return None
-    lpips, shape = load_lpips(settings.lpips.backbone, settings.lpips.heads), truth.scored.shape
+    lpips, place = load_lpips(settings.lpips.backbone, settings.lpips.heads).to(device()), device()
     distances = {
-        name: torch.cat([lpips(p, t) for p, t in zip(images, truth.images, strict=True)]) for name, images in pictures.items()
+        name: torch.cat([lpips(p.to(place), t.to(place)).cpu() for p, t in zip(images, truth.images, strict=True)])
+        for name, images in pictures.items()
     }
+    shape = truth.scored.shape
     return {name: float(d.view(shape)[truth.scored].mean()) for name, d in distances.items()}
 
 

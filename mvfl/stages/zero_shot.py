@@ -48,7 +48,7 @@ def run(job: ZeroShotJob) -> None:
     gaussians = visible_gaussians(model, sources.seen(chosen.val[0]), chosen.val[0])
     write_model(gaussians, settings.turntable_views, manifest.image_size, settings.renderer, job.out)
     rows = [("GS-LRM of the base, not trained", scores.mean)]
-    rows += [(label, scores.baselines[key]) for key, label in LABELS.items()]
+    rows += [(label, scores.baselines[key]) for key, label in LABELS.items() if key in scores.baselines]
     pictures = {"renders": out.renders, "strip": out.strip, "turntable": out.turntable}
     write_page(
         out.page, "zero_shot", name=manifest.name, samples=len(chosen.val), judges=scores.judges, rows=rows,

@@ -21,6 +21,7 @@ LOSS_SENTENCES = {
     "rising": "The loss rises.",
     "oscillating": "The loss jumps to and fro; a lower learning rate may help.",
     "broken": "The loss is not a number.",
+    "unknown": "How the loss went is not known: the log is empty.",
 }
 
 

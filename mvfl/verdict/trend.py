@@ -14,7 +14,9 @@ OSCILLATION = 0.5
 def loss_trend(log: list[dict[str, Any]], window: int = 500) -> LossTrend:
     """Judge `train/loss` over the last `window` steps of a log."""
     rows = [r for r in log if "train/loss" in r]
-    if not rows or any(r["train/loss"] is None for r in rows[-20:]):
+    if not rows:
+        return LossTrend(None, None, None, None, None, "unknown")
+    if any(r["train/loss"] is None for r in rows[-20:]):
         return LossTrend(None, None, None, None, None, "broken")
     end = rows[-1]["step"]
     points = np.array([(r["step"], r["train/loss"]) for r in rows if r["step"] > end - window])

@@ -71,3 +71,16 @@ def test_what_is_no_recording_is_refused_before_anything_runs(tmp_path: Path) ->
         prepared(tmp_path / "nowhere", [Path("configs/real_mouse.yaml")], False)
     with pytest.raises(InputError, match="no recording"):
         prepared(tmp_path, [Path("configs/ci.yaml")], False)
+
+
+def test_a_second_recording_does_not_replace_the_first_one_s_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "mine.yaml"
+    settings.write_text(Path("configs/real_mouse.yaml").read_text().replace("results/real_mouse", str(tmp_path / "results")))
+    monkeypatch.setattr("mvfl.stages.real_benchmark._run_workflow", lambda *_: (_ for _ in ()).throw(InputError("ran")))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for _ in range(2):
+        with pytest.raises(InputError, match="ran"):
+            prepared(tmp_path / "a", [settings], False)
+    with pytest.raises(InputError, match="holds the benchmark of another recording"):
+        prepared(tmp_path / "b", [settings], False)

@@ -84,3 +84,17 @@ def test_the_log_of_an_experiment_is_not_that_of_another_whose_name_goes_on(tmp_
         os.utime(log, (1000 + number, 1000 + number))
     assert next(log_lines(tmp_path, "mouse", 2, follow=False)) == f"==> {mine}"
     assert next(log_lines(tmp_path, "mouse-b", 2, follow=False)) == f"==> {other}"
+
+
+def test_of_generated_views_those_of_the_present_settings_are_counted(tmp_path: Path) -> None:
+    state, joined = tmp_path / "state" / "mouse" / "synthetic", tmp_path / "experiments" / "mouse" / "synthetic" / "manifest.json"
+    for name in ("old/sample_1", "old/sample_2", "new/sample_1"):
+        (state / name).mkdir(parents=True)
+    joined.parent.mkdir(parents=True)
+    joined.write_text("of the old ones")
+    os.utime(joined, (1000, 1000))
+    (state / "fingerprint.json").write_text(json.dumps({"fingerprint": "new", "parts": {}}))
+    (row,) = read_status(tmp_path, {})
+    assert row.step == 1 and row.state == "stopped"
+    os.utime(joined)
+    assert read_status(tmp_path, {})[0].state == "finished"

@@ -112,3 +112,52 @@ def test_ctrl_c_asks_to_stop_and_a_second_one_ends_at_once(capsys: pytest.Captur
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_disk_that_fails_does_not_set_a_whole_state_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = TrainingState(tmp_path / "s", fingerprint())
+    state.save(1, {"x": torch.ones(1)})
+
+    def stale(*_a: Any, **_k: Any) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Stale"):
+        patch.setattr(torch, "load", stale)
+        state.load(9)
+    assert state.load(9)[0] == 1
+
+
+def test_of_several_processes_each_may_find_the_broken_state_moved_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = TrainingState(tmp_path / "s", fingerprint())
+    state.save(1, {"x": torch.ones(1)})
+    state.save(2, {"x": torch.ones(1)})
+    newest, load = tmp_path / "s" / "step-00000002.pt", torch.load
+    newest.write_bytes(b"broken")
+
+    def gone(path: Path, **options: Any) -> Any:
+        if path == newest:
+            newest.rename(newest.with_suffix(".broken"))  # by the first process, meanwhile
+            raise RuntimeError("no state")
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", gone)
+    assert state.load(9)[0] == 1
+
+
+def test_the_state_that_a_run_goes_on_from_never_makes_room_for_the_next(tmp_path: Path) -> None:
+    megabyte = {"x": torch.zeros(250_000)}
+    state = TrainingState(tmp_path / "s", fingerprint(), keep=5, budget_gigabytes=0.0035)
+    for step in (50, 60, 10):
+        state.save(step, megabyte)
+    state.save(11, megabyte)
+    assert state.steps() == [10, 11, 60], "an early segment is trained again beside states of later ones"
+
+
+def test_time_to_save_is_kept_free_before_the_limit(tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    stop = StopRequest(minutes=10)
+    assert not stop
+    stop.reserve = 9 * 60 + 1  # a slow file system
+    assert stop and stop.time_spent
+    stop.release()
+    assert {number: signal.getsignal(number) for number in before} == before

@@ -25,3 +25,8 @@ def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
 def test_a_loss_that_jumps_to_and_fro_is_oscillating() -> None:
     log = [{"step": s, "train/loss": 0.3 + 0.1 * (-1) ** (s // 10)} for s in range(10, 1000, 10)]
     assert loss_trend(log).state == "oscillating"
+
+
+def test_a_lost_log_is_no_nan_and_decides_nothing() -> None:
+    assert loss_trend([]).state == "unknown"
+    assert loss_trend([{"step": 10, "val/psnr": 9.0}]).state == "unknown"

@@ -59,7 +59,14 @@ def test_cameras_behind_the_inputs_are_never_targets_where_overlap_is_asked_for(
     assert 70 < max(seen) < 87 < 120 < max(free), "without the rule cameras behind the inputs are drawn"
 
 
+def test_inputs_with_too_few_overlapping_cameras_are_drawn_again() -> None:
+    """On a ring of six, three neighbours see too little of the other side."""
+    six = 2.7 * np.array([[np.cos(a), np.sin(a), 0] for a in np.arange(6) * np.pi / 3])
+    chosen = [choose_views(six, 6, 3, True, True, random.Random(seed)) for seed in range(50)]
+    assert all(len(c.targets) == 3 for c in chosen) and len({tuple(c.inputs) for c in chosen}) > 5
+
+
 def test_too_few_overlapping_cameras_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Only \d+ cameras overlap with the 1 inputs, 20 are needed"):
+    with pytest.raises(ValueError, match="No 1 inputs have 20 other cameras that overlap with them"):
         choose_views(RING, 21, 1, True, True, random.Random(0))
     assert len(choose_views(RING, 21, 1, False, True, random.Random(0)).targets) == 20

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from mvfl.config.evaluation import Wandb
 from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.gslrm.checkpoint import save_gslrm
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.training import GslrmTraining
 from mvfl.gslrm.watching import BEST, Watch
 from mvfl.layout import Reconstruction
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest
+from mvfl.records.scores import ReconstructionScores
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.tracking import Run, read_log
-from mvfl.stages.gslrm import Sources, finetune, score_models
+from mvfl.stages.gslrm import Sources, finetune, run, score_models
 from mvfl.stages.jobs import GslrmJob
 
 QUIET = Run("x", "gslrm", {}, mode="disabled")
@@ -114,3 +117,43 @@ def test_the_gate_is_decided_on_one_block_and_reported_on_the_other(
     gate = score_models(Sources(kept, kept, s), weights, block="val")[1]  # type: ignore[arg-type]
     assert [row.sample for row in reported.samples] == list(kept.test) and reported.block == "test"
     assert [row.sample for row in gate.samples] == kept.val and gate.block == "val"
+
+
+def test_best_weights_of_another_run_are_not_taken_for_this_one_s(
+    tiny_base: Path, tiny_manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look, _ = scripted({1: 10.0, 2: 12.0, 3: 11.0})
+    made = training(tiny_base, tiny_manifest, tmp_path, look, steps=3)
+    made.run(QUIET)
+    save_gslrm(made.model, tmp_path / BEST, 1, 1)
+    assert made.watch.best_weights() is None
+    assert "the best weights (step 2) are gone" in capsys.readouterr().err
+
+
+def test_while_points_are_shaped_every_parameter_has_a_gradient(tiny_base: Path, tiny_manifest: Manifest, tmp_path: Path) -> None:
+    """Several processes wait for each one."""
+    made = training(
+        tiny_base, tiny_manifest, tmp_path, None, steps=1, pointsdist_warmup_steps=1, losses={"ssim": 0.0, "alpha": 0.0}
+    )
+    with made.batches as batches:
+        made._compare(*batches.at(0))
+    assert all(p.grad is not None for p in made.model.parameters())
+
+
+def test_where_the_base_is_used_the_figures_and_pictures_are_the_base_s(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = GslrmFinetuning.model_validate({**SETTINGS, "steps": 1, "learning_rate": 1e-2, "turntable_views": 2})
+    manifest, checkpoint = Manifest.read(tiny_data), BaseRecord.read(tiny_base).gslrm
+    assert checkpoint is not None
+    monkeypatch.setattr("mvfl.stages.gslrm.beats_base", lambda _: False)
+    job = GslrmJob(gslrm=s, wandb=Wandb(mode="disabled"), base=tiny_base, real=tiny_data, state=tmp_path / "state", out=tmp_path)
+    run(job)
+    found, base = (
+        ReconstructionScores.read(Reconstruction(tmp_path).metrics),
+        score_models(Sources(manifest, manifest, s), {"m": checkpoint})[1],
+    )
+    assert found.used == "base" and found.mean == pytest.approx(base.mean)
+    assert "base" not in found.baselines and found.baselines["finetuned"] != found.mean
+    mine, theirs = (load_file(p) for p in (Reconstruction(tmp_path).weights, checkpoint))
+    assert all(torch.equal(mine[k], theirs[k].float()) for k in mine)
