@@ -56,18 +56,26 @@ class Forced:
         forget_notes(layout.results / "logs")
         if self.workflow.touch:
             return
-        running = {getattr(job.wildcards, "experiment", None) for job in self.workflow.dag.needrun_jobs()}
-        for state, beyond in self.states([n for n in self.plan.config.experiments if n in running]).items():
+        running = self.may_run()
+        for state, beyond in self.states(running).items():
             holders = [h for lock in [state / "lock", *state.glob("*/lock")] if (h := holder_of(lock)) is not None]
             if any(map(is_alive, holders)):
                 say(f"{state} is being written by another job: it is not set aside.")
             else:
                 set_aside(state, beyond)
-        for name in (n for n in self.plan.config.experiments if n in running):
+        for name in running:
             pieces = {file for file in self._asked() if Path(file).parent == layout.models_piece(name, "").parent}
             if self.workflow.dag_settings.forceall or "reconstruct_samples" in self._typed() or pieces:
                 for finished in layout.models(name).folder.glob("*/provenance.json"):
                     finished.unlink()  # a model without it counts as not done
+
+    def may_run(self) -> list[str]:
+        """Experiments that have jobs to run; of a whole run also those that its decisions may lead to: their jobs come later."""
+        dag, config = self.workflow.dag, self.plan.config
+        running = {getattr(job.wildcards, "experiment", None) for job in dag.needrun_jobs()}
+        if running and any(job.rule.name == "all" for job in dag.jobs):
+            running |= set(config.cases.values())
+        return [name for name in config.experiments if name in running]
 
     def _asked(self) -> set[str]:
         """What was typed, and the files that forced targets mean."""

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvfl.config.agreement import gslrm_faults
+from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.data.rodent.sampling import make_sample
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.rig import load_rig
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.hull_baseline import hull_pictures
-from mvfl.gslrm.scoring import score_pictures
+from mvfl.gslrm.scoring import pictures_without_model, score_pictures
 from mvfl.gslrm.unseen import unseen_fold
 from mvfl.gslrm.views import Views
 from mvfl.records.scores import ReconstructionScore, ReconstructionScores
@@ -44,6 +46,23 @@ def animal(cameras: int = 8) -> Views:
     drawn = make_sample((3, 1), rig, ["agouti"], ["walk"], 0.7, 0, 1)
     rgba = torch.from_numpy(drawn.pictures).permute(0, 3, 1, 2).float() / 255
     return Views(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], rgba[:, 3:], *camera_tensors(rig))
+
+
+def test_of_one_view_there_is_no_hull_to_compare_with() -> None:
+    views = animal(3)
+    assert "hull" not in pictures_without_model(views.select([0]), views.select([1, 2]))
+    assert "hull" in pictures_without_model(views.select([0, 1]), views.select([2]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"input_views": 1}, "leaves no camera of pair to judge"),
+        ({"inputs": "real", "view_choice": "any", "input_views": 2, "target_views": 2}, "it must be larger than input_views"),
+    ],
+)
+def test_views_that_leave_nothing_to_learn_or_judge_by_are_refused(settings: dict[str, object], sentence: str) -> None:
+    assert any(sentence in fault for fault in gslrm_faults(GslrmFinetuning.model_validate(settings), "pair", 2))
 
 
 def test_the_coloured_hull_is_a_3d_and_billboards_are_none() -> None:
