@@ -15,6 +15,7 @@ from mvfl.geometry.cameras import Camera
 from mvfl.metrics.image import foreground_psnr, foreground_ssim, mask_iou
 from mvfl.mvdiffusion.slots import slot_views
 from mvfl.records.manifest import Manifest
+from mvfl.runtime.devices import device
 
 METRICS = ("psnr", "ssim", "iou")
 
@@ -78,12 +79,12 @@ def load_truth(manifest: Manifest, pairs: Sequence[tuple[str, int]], conditionin
 
 def score_views(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> dict[str, Float[Tensor, "pair slot"]]:
     """Foreground PSNR (dB), foreground SSIM and mask IoU per pair and slot."""
-    pairs = list(zip(images, truth.images, truth.alphas, strict=True))  # one at a time, for the memory
-    return {
-        "psnr": torch.stack([foreground_psnr(*pair) for pair in pairs]),
-        "ssim": torch.stack([foreground_ssim(*pair) for pair in pairs]),
-        "iou": torch.stack([mask_iou(predicted, true) for predicted, true, _ in pairs]),
-    }
+    rows = []
+    for pair in zip(images, truth.images, truth.alphas, strict=True):  # one at a time, for the memory
+        predicted, true, alpha = (pictures.to(device()) for pictures in pair)
+        found = (foreground_psnr(predicted, true, alpha), foreground_ssim(predicted, true, alpha), mask_iou(predicted, true))
+        rows.append(torch.stack(found).cpu())
+    return dict(zip(("psnr", "ssim", "iou"), torch.stack(rows, dim=1), strict=True))
 
 
 def slot_assignment(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Bool[Tensor, "pair slot"]:
@@ -99,6 +100,7 @@ def copy_score(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) 
     """
     out = []
     for i, slot in enumerate(truth.reference_slots):
-        seen, mask = truth.inputs[i].expand_as(images[i]), truth.alphas[i, slot].expand_as(truth.alphas[i])
-        out.append(foreground_ssim(images[i], seen, mask) - foreground_ssim(truth.images[i], seen, mask))
+        predicted, true, seen = (pictures.to(device()) for pictures in (images[i], truth.images[i], truth.inputs[i]))
+        seen, mask = seen.expand_as(predicted), truth.alphas[i, slot].to(device()).expand_as(truth.alphas[i])
+        out.append((foreground_ssim(predicted, seen, mask) - foreground_ssim(true, seen, mask)).cpu())
     return torch.stack(out)
