@@ -181,9 +181,9 @@ def masks(
     except ValidationError as error:
         raise InputError(first_fault(error)) from error
     workers = begin(log, threads)
-    from mvfl.data.recording import Recording
+    from mvfl.data.recording import make_masks_of
 
-    Recording.open("<name>", settings, out, workers)
+    make_masks_of(settings, out, workers)
 
 
 app.add_typer(looking_app)

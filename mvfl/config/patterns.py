@@ -30,7 +30,17 @@ def names_in(pattern: str) -> list[str]:
     folder, part = Path(*parts[:level]), parts[level]
     if not folder.is_dir():
         return []
-    shape = re.compile(re.escape(part).replace(re.escape(HOLDER), r"(?P<name>[\w.-]+)", 1).replace(re.escape(HOLDER), r"(?P=name)"))
-    found = (shape.fullmatch(entry.name) for entry in folder.iterdir())
+    shape = re.compile(re.escape(part).replace(re.escape(HOLDER), r"(?P<name>[^/]+)", 1).replace(re.escape(HOLDER), r"(?P=name)"))
+    found = (shape.fullmatch(entry.name) for entry in visible(folder))
     names = sorted({m["name"] for m in found if m}, key=natural)
+    if odd := [n for n in names if not re.fullmatch(r"[\w.-]+", n)]:
+        raise ValueError(
+            f"{fill(pattern, odd[0])}: the name of a camera may hold letters, digits, '.', '_' and '-' only, and '{odd[0]}' holds "
+            "others; rename the file, or write another pattern."
+        )
     return [n for n in names if Path(fill(pattern, n)).exists()]
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, without hidden files: macOS leaves a twin `._name` beside every file on foreign disks."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]

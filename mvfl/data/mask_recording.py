@@ -55,6 +55,8 @@ def make_masks(
     still = [background([pictures[f] for f in sorted(pictures)]) for pictures in looked]
     outlines = _outliners(cameras, looked, still, sam2)
     wanted = {f for f in frames if not all(mask_file(folder, f).is_file() for folder in folders)}
+    if len(wanted) < len(frames):
+        say(f"Masks of {len(frames) - len(wanted)} of {len(frames)} frames are there already.")
     if wanted:
         streams = [ahead(read_frames(video, wanted)) for video in videos]
         with Bar("masks", len(frames), start=len(frames) - len(wanted)) as bar, ThreadPoolExecutor(workers) as pool:

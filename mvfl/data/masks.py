@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from mvfl.config.patterns import natural
+from mvfl.config.patterns import natural, visible
 from mvfl.data.pictures import open_picture
 from mvfl.data.silhouettes import Silhouette
 from mvfl.data.videos import frame_count, read_frames, video_size
@@ -86,7 +86,7 @@ class MaskSource:
 def _numbered(folder: Path, frames: int) -> dict[int, Path]:
     """Mask files by frame."""
     files = sorted(
-        (f for f in folder.iterdir() if f.suffix.lower() in (".png", ".tif", ".tiff", ".bmp")), key=lambda f: natural(f.name)
+        (f for f in visible(folder) if f.suffix.lower() in (".png", ".tif", ".tiff", ".bmp")), key=lambda f: natural(f.name)
     )
     if not files:
         raise InputError(f"{folder} holds no mask pictures (.png); name a folder of them or a video.")
@@ -109,7 +109,7 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "height width"]:
         InputError: no picture.
     """
     image = open_picture(path)
-    picture = np.asarray(image.convert("L") if image.mode in ("1", "P") else image)
+    picture = np.asarray(image.convert("L") if image.mode in ("1", "P", "LA", "PA") else image)
     if picture.ndim == 3:  # three equal channels; an alpha channel says nothing about the animal
         picture = picture[..., :3].max(-1)
     return picture if picture.dtype == np.uint8 else (picture > picture.max() // 2).astype(np.uint8)

@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from mvfl.data.mask_making import Outliner, Patch, patches
 from mvfl.data.masks import read_mask
-from mvfl.data.pictures import MASK_THRESHOLD, open_picture, rgba_tensor, with_mask
+from mvfl.data.pictures import MASK_THRESHOLD, eight_bit, open_picture, rgba_tensor, with_mask
 from mvfl.data.sam import SamOutliner
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
@@ -82,7 +82,7 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "height width 4"]:
         InputError: not a picture.
     """
     with named_errors(path, "a picture", "save it again as PNG or JPEG"):
-        return np.asarray(_eight_bit(ImageOps.exif_transpose(open_picture(path))).convert("RGBA"))
+        return np.asarray(eight_bit(ImageOps.exif_transpose(open_picture(path))).convert("RGBA"))
 
 
 def found_in(
@@ -162,15 +162,6 @@ def outlined(picture: UInt8[np.ndarray, "height width 3"], box: Box, name: str) 
     if found.sum() < 0.02 * box[2] * box[3]:
         raise InputError(f"Nothing in --box of {name} differs from what is around it; draw a mask and give it with --mask.")
     return cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) * 255
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Pictures of 16 or 32 bits scaled to what they hold; Pillow would cut all above 255 to white."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
-    return Image.fromarray(np.clip(255 * values / top, 0, 255).round().astype(np.uint8))
 
 
 def cut_out(rgba: UInt8[np.ndarray, "height width 4"], name: str) -> Float[Tensor, "4 height width"]:

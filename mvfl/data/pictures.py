@@ -59,6 +59,18 @@ def open_picture(path: Path) -> Image.Image:
             return image.copy()
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Pictures of 10 to 32 bits scaled to what they hold; Pillow would cut all above 255 to white.
+
+    Cameras of 10, 12 or 14 bits store them unshifted in 16, so the smallest range that holds the brightest pixel is taken.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    top = next((t for t in (1.0, 255.0, 1023.0, 4095.0, 16383.0) if values.max() <= t), 65535.0)
+    return Image.fromarray(np.clip(255 * values / top, 0, 255).round().astype(np.uint8))
+
+
 def read_rgba(path: Path, size: int, keep_background: bool = False) -> np.ndarray:
     """A picture as uint8 [size, size, 4], resized with Lanczos where needed.
 
@@ -70,7 +82,7 @@ def read_rgba(path: Path, size: int, keep_background: bool = False) -> np.ndarra
     Raises:
         InputError: unreadable, truncated, not square, without any foreground, or opaque and not over white.
     """
-    rgba = open_picture(path).convert("RGBA")
+    rgba = eight_bit(open_picture(path)).convert("RGBA")
     if rgba.width != rgba.height:
         raise InputError(f"{path} is {rgba.width} x {rgba.height} pixels; pictures must be square.")
     if rgba.width != size:

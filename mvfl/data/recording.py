@@ -8,7 +8,6 @@ put in its place. Both passes go on where an earlier run was stopped.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,22 +23,25 @@ from mvfl.data.folder import Blocks, block_split
 from mvfl.data.locating import Located, locate, moment
 from mvfl.data.mask_recording import make_masks
 from mvfl.data.masks import MaskSource
-from mvfl.data.resampling import Framing, choose_framing, sample_name, turn_samples
+from mvfl.data.resampling import Framing, choose_framing, put_in_place, sample_name, turn_samples
 from mvfl.data.videos import common_count, video_size
 from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.rig import Rig
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.recording import CameraNote, FrameNote, RecordingReport
-from mvfl.runtime.files import InputError, digest
+from mvfl.runtime.files import InputError, digest, write_json
 from mvfl.runtime.fingerprint import code_digest
+from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
+from mvfl.runtime.reading import read_table
 
 LEAST_UP = 0.3
 TILTED = 5.0  # degrees between the world's up and what cameras without roll agree on
 WITHOUT_ROLL = 3.0  # degrees; cameras that were mounted so tell where up is
 SMALL_ANIMAL = 1000  # recorded pixels; fewer are drawn larger than they were recorded
+SMALLEST_RIG, LARGEST_RIG = 30.0, 30_000.0  # mm between its outermost cameras
 LOOKED_AT = 2000  # frames from which cameras' errors are fitted
 
 
@@ -119,11 +121,17 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
             frames are unfit.
         CameraError: an impossible calibration.
     """
-    recording = Recording.open(name, settings, out / "masks" / _masks_mark(settings), workers)
+    with only_writer(out / "state"):
+        return _prepared(name, settings, out, workers)
+
+
+def _prepared(name: str, settings: MarkerlessDataset, out: Path, workers: int) -> Manifest:
+    recording = Recording.open(name, settings, out / "masks" / masks_mark(settings), workers)
     state = out / "state" / _mark(settings, recording)
-    for older in (out / "state").glob("*"):
+    for older in (out / "state").glob("*/"):
         if older != state:
             shutil.rmtree(older, ignore_errors=True)  # of other settings or files
+    _judge_unit(settings, recording.cameras)
     located, dropped = locate(settings, recording.masks, recording.cameras, state / "frames.jsonl")
     _refuse_if_too_many(settings, recording.cameras, dropped, located)
     _judge_up(settings, recording.cameras, located)
@@ -131,7 +139,7 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     order, misfits = judge(settings, recording.cameras, located)
     framing = choose_framing(settings, recording.cameras, located)
     turn_samples(settings, recording.cameras, recording.videos, located, framing, state / "samples", workers)
-    _put_in_place(state / "samples", out / "samples", located)
+    put_in_place(state / "samples", out / "samples", {sample_name(f.frame) for f in located})
     rig = mean_rig(name, recording.cameras, located, framing)
     report = _report(name, settings, recording.cameras, located, dropped, framing, rig, order, misfits)
     report.write(out / "recording.json")
@@ -146,12 +154,44 @@ def prepare_recording(name: str, settings: MarkerlessDataset, out: Path, workers
     )  # fmt: skip
 
 
+def make_masks_of(settings: MarkerlessDataset, out: Path, workers: int) -> None:
+    """Find the animal in a recording's videos and write its masks; those of an interrupted run are kept.
+
+    Args:
+        settings: calibration, videos, every how many frames, how outlines are found.
+        out: gets a folder of masks per camera.
+        workers: threads.
+
+    Raises:
+        InputError: masks of other videos, another calibration or method lie there.
+    """
+    note, mark = out / "made_from.json", {"mark": masks_mark(settings)}
+    if any(out.glob("*/*.png")) and (not note.is_file() or read_table(note, f"delete {out}") != mark):
+        raise InputError(
+            f"{out} holds masks that were made of other videos, with another calibration or in another way: name another --out, or "
+            "delete it."
+        )
+    write_json(note, mark)
+    Recording.open("<name>", settings, out, workers)
+
+
+def _judge_unit(settings: MarkerlessDataset, cameras: Sequence[LensCamera]) -> None:
+    """Say it when cameras stand closer together or further apart than any rig: figures in millimetres would be wrong."""
+    places = np.stack([c.camera.position for c in cameras]) * settings.unit_mm
+    apart = float(np.linalg.norm(places[:, None] - places, axis=-1).max())
+    if not SMALLEST_RIG < apart < LARGEST_RIG:
+        say(
+            f"Warning: by unit_mm {settings.unit_mm:g} the cameras stand up to {apart:.3g} mm apart. If the calibration is in "
+            "metres, set unit_mm: 1000; lengths in mm are wrong otherwise."
+        )
+
+
 def _blocks(settings: MarkerlessDataset, located: list[Located]) -> Blocks:
     names = [sample_name(f.frame) for f in located]
     return block_split(names, settings.val_fraction, settings.gap, settings.test_fraction)
 
 
-def _masks_mark(settings: MarkerlessDataset) -> str:
+def masks_mark(settings: MarkerlessDataset) -> str:
     """Of all that decides masks that are made."""
     files = [*settings.calibrations(), *settings.files_of("videos"), *([settings.sam2] if settings.sam2 else [])]
     known = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
@@ -160,27 +200,13 @@ def _masks_mark(settings: MarkerlessDataset) -> str:
 
 def _mark(settings: MarkerlessDataset, recording: Recording) -> str:
     """Of all that decides the samples; half-done work of anything else is of no use."""
-    chosen = {k: v for k, v in settings.decisive().items() if k not in ("val_fraction", "gap", "max_dropped")}
+    chosen = {k: v for k, v in settings.decisive().items() if k not in ("val_fraction", "test_fraction", "gap", "max_dropped")}
     files: list[list[str | int]] = []
     for path in recording.files(settings).values():
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if file.exists():
                 files.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
     return digest([chosen, files, code_digest("mvfl.data.recording")])
-
-
-def _put_in_place(made: Path, samples: Path, located: Sequence[Located]) -> None:
-    """The finished folder gets its name; samples of frames that other limits left out go."""
-    wanted = {sample_name(f.frame) for f in located}
-    for folder in made.iterdir():
-        if folder.name not in wanted:
-            shutil.rmtree(folder, ignore_errors=True)
-    old = samples.with_name(".samples.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if samples.exists():
-        os.replace(samples, old)
-    shutil.copytree(made, samples, copy_function=os.link)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def judge(

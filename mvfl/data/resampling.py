@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +100,35 @@ def turn_samples(
 def sample_name(frame: int) -> str:
     """Folder of a frame."""
     return f"sample_{frame:06d}"
+
+
+def put_in_place(made: Path, samples: Path, wanted: Collection[str]) -> None:
+    """The finished folder gets its name; samples of frames that other limits left out go.
+
+    Args:
+        made: where samples were written.
+        samples: the name that they get; what has it is replaced at the end, whole.
+        wanted: names of the samples that are used.
+    """
+    for folder in made.iterdir():
+        if folder.name not in wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+    new, old = samples.with_name(".samples.new"), samples.with_name(".samples.old")
+    for rest in (new, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    shutil.copytree(made, new, copy_function=_linked)
+    if samples.exists():
+        os.replace(samples, old)
+    os.replace(new, samples)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name of the same file; a copy on disks that know no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _refuse_equal_pictures(pictures: Sequence[np.ndarray], frame: int, cameras: Sequence[LensCamera]) -> None:

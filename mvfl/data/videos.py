@@ -75,7 +75,9 @@ def video_size(path: Path) -> tuple[int, int]:
     """
     with open_video(path) as container:
         stream = container.streams.video[0]
-        return stream.width, stream.height
+        first = next(container.decode(video=0), None)
+        turned = first is not None and first.rotation % 180 != 0
+        return (stream.height, stream.width) if turned else (stream.width, stream.height)
 
 
 def frame_count(path: Path) -> int:
@@ -103,7 +105,7 @@ def common_count(paths: Sequence[Path]) -> int:
 
 
 def read_frames(path: Path, wanted: set[int], form: Literal["gray", "rgb24"] = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
-    """Wanted frames of a video in order, uint8 [height, width] or [height, width, 3].
+    """Wanted frames of a video in order, upright as players and OpenCV show them, uint8 [height, width] or [height, width, 3].
 
     Raises:
         InputError: the video ends early or is damaged.
@@ -119,4 +121,5 @@ def read_frames(path: Path, wanted: set[int], form: Literal["gray", "rgb24"] = "
             except (StopIteration, av.FFmpegError) as error:
                 raise InputError(f"{path} ends or breaks at frame {number}, frame {last} is needed: copy it again.") from error
             if number in wanted:
-                yield number, frame.to_ndarray(format=form)
+                # The file may say that it was filmed on its side or upside down, in degrees against the clock.
+                yield number, np.ascontiguousarray(np.rot90(frame.to_ndarray(format=form), frame.rotation // 90))

@@ -96,9 +96,10 @@ def write_json(path: Path, data: Any) -> None:
 def folder_bytes(folder: Path) -> int:
     """Size of all files; some may vanish while they are counted, since a running job renames and removes."""
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.lstat().st_size if file.is_file() else 0
+    for place, _, names in os.walk(folder):  # passes over folders that are gone when it comes to them
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 

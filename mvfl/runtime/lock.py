@@ -40,7 +40,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         draft = path.with_name(f".lock-{mine['host']}-{mine['pid']}")
         draft.write_text(json.dumps(mine), encoding="utf-8")
         try:
-            os.link(draft, path)  # appears whole or not at all
+            _claim(draft, path)
             break
         except FileExistsError:
             holder = holder_of(path)
@@ -53,8 +53,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                     f"{folder} is being written by {who} on {holder['host']}. Wait for it or end it; if it is surely gone, "
                     f"delete {path}."
                 ) from None
-            say(f"The holder of {path} is gone; taking over.")
-            path.unlink(missing_ok=True)
+            _remove_if_still(path, holder)
         finally:
             draft.unlink(missing_ok=True)
     try:
@@ -62,6 +61,30 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         if holder_of(path) == mine:
             path.unlink(missing_ok=True)
+
+
+def _claim(draft: Path, path: Path) -> None:
+    """Give a lock its name: it appears whole or not at all; on disks without hard links, empty for a moment."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        with open(path, "x", encoding="utf-8") as handle:
+            handle.write(draft.read_text(encoding="utf-8"))
+
+
+def _remove_if_still(path: Path, holder: dict[str, str | int | None] | None) -> None:
+    """Take a dead holder's lock away, unless another job did so meanwhile and holds it now."""
+    aside = path.with_name(f".gone-{socket.gethostname()}-{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, aside)
+        if holder_of(aside) == holder:
+            say(f"The holder of {path} is gone; taking over.")
+        else:
+            with contextlib.suppress(FileExistsError):
+                _claim(aside, path)
+    aside.unlink(missing_ok=True)
 
 
 def _this_process() -> dict[str, str | int | None]:
