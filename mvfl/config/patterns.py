@@ -36,7 +36,7 @@ def names_in(pattern: str) -> list[str]:
     if odd := [n for n in names if not re.fullmatch(r"[\w.-]+", n)]:
         raise ValueError(
             f"{fill(pattern, odd[0])}: the name of a camera may hold letters, digits, '.', '_' and '-' only, and '{odd[0]}' holds "
-            "others; rename the file, or write another pattern."
+            "others; rename the file, or list the cameras in `cameras`."
         )
     return [n for n in names if Path(fill(pattern, n)).exists()]
 
