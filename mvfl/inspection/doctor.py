@@ -16,7 +16,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from mvfl.config.bases import EMBEDDED, EmbeddedBase, HubBase, LocalBase
+from mvfl.config.bases import EMBEDDED, HubBase, LocalBase, ScratchBase
 from mvfl.config.datasets import Dataset, FolderDataset, MarkerlessDataset
 from mvfl.config.workflow import WorkflowConfig
 from mvfl.geometry.cameras import CameraError
@@ -24,6 +24,8 @@ from mvfl.geometry.rig import load_rig
 from mvfl.inspection.base_check import Finding, check_base
 from mvfl.inspection.gpu_memory import SMALLER, needs
 from mvfl.inspection.stale import stale_results
+from mvfl.layout import Layout
+from mvfl.records.base import Fetched
 from mvfl.runtime.attention import flash_attention_4
 from mvfl.runtime.tracking import automatic_mode
 
@@ -124,16 +126,21 @@ def _network(config: WorkflowConfig) -> Iterator[Finding]:
 
 def _base(name: str, config: WorkflowConfig) -> Iterator[Finding]:
     base, part = config.bases[name], f"base {name}"
+    folder, gslrm = (base.path, base.gslrm) if isinstance(base, LocalBase) else (EMBEDDED, None)
+    note = Layout(config.results).fetched(name)
     if isinstance(base, HubBase):
-        yield _hub_base(part, base)
-        return
-    folder = EMBEDDED if isinstance(base, EmbeddedBase) else base.path if isinstance(base, LocalBase) else None
-    if folder is None:
+        if not note.is_file():
+            yield _hub_base(part, base)
+            return
+        there = Fetched.read(note)
+        folder, gslrm = there.pipeline, there.gslrm
+    if isinstance(base, ScratchBase):
         yield Finding(part, True, "made from random weights")
     elif not folder.is_dir():
-        yield Finding(part, False, f"{folder} does not exist; set bases.{name}.path")
+        remedy = f"delete {note}, and it is fetched anew" if isinstance(base, HubBase) else f"set bases.{name}.path"
+        yield Finding(part, False, f"{folder} does not exist; {remedy}")
     else:
-        findings = check_base(folder, base.gslrm if isinstance(base, LocalBase) else None)
+        findings = check_base(folder, gslrm)
         bad = [f"{f.part}: {f.text}" for f in findings if not f.good]
         yield Finding(part, not bad, "; ".join(bad) or f"{folder}: {len(findings)} parts in order")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mvfl.config.load import load_config
 from mvfl.inspection.doctor import examine
+from mvfl.layout import Layout
+from mvfl.records.base import Fetched
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "workflow_config.yaml"
@@ -36,6 +39,19 @@ def test_recordings_that_are_not_there_are_named(tmp_path: Path, monkeypatch: py
     findings = found(overlay)
     assert findings["data rec"] == (False, "missing: cams.json, v0.mp4, v1.mp4, m0.mp4, m1.mp4")
     assert findings["base mine"] == (False, "nowhere does not exist; set bases.mine.path")
+
+
+def test_a_fetched_base_is_looked_at_where_it_was_fetched_to(tmp_path: Path, tiny_base: Path) -> None:
+    overlay, pipeline = tmp_path / "here.yaml", tmp_path / "pipeline"
+    overlay.write_text(f"results: {tmp_path}\n")
+    shutil.copytree(tiny_base.parent / "pipeline", pipeline)
+    gslrm = pipeline / "gslrm" / "gslrm.safetensors"
+    fetched = Fetched(repo="wlyu/OpenFaceLift", revision="main", commit="f" * 40, pipeline=pipeline, gslrm=gslrm)
+    fetched.write(Layout(tmp_path).fetched("openfacelift"))
+    assert found(overlay)["base openfacelift"][0], found(overlay)["base openfacelift"]
+    (pipeline / "vae" / "config.json").unlink()
+    good, text = found(overlay)["base openfacelift"]
+    assert not good and "vae" in text
 
 
 def test_a_package_of_another_version_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
