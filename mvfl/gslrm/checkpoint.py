@@ -108,11 +108,6 @@ def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
     return model.eval()
 
 
-def saved_step(path: Path) -> int | None:
-    """Training step of weights that `save_gslrm` wrote; None where the file does not say."""
-    return read_metadata(path, METADATA_KEY).get("fwdbwd_pass_step")
-
-
 def save_gslrm(model: Gslrm, path: Path, updates: int, passes: int, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights as safetensors with the published entries (`model.*`, step counters in the metadata)."""
     tensors = {MODEL_PREFIX + k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}

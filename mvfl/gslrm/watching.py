@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.gslrm.checkpoint import save_gslrm, saved_step
+from mvfl.gslrm.checkpoint import METADATA_KEY, save_gslrm
 from mvfl.gslrm.lora import merged
 from mvfl.gslrm.model import Gslrm
 from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import say
+from mvfl.runtime.weights import read_metadata
 
 BEST = "best.safetensors"
 Look = Callable[[Gslrm, int], tuple[Path, dict[str, float]]]  # renders unseen cameras; path of a picture, and scores
@@ -86,7 +87,7 @@ class Watch:
         if self.settings.weights == "last" or best is None or best == self.history[-1]:
             return None
         file = self.folder / BEST
-        if not file.is_file() or saved_step(file) != best.step:
+        if not file.is_file() or read_metadata(file, METADATA_KEY).get("fwdbwd_pass_step") != best.step:
             say(f"Warning: the best weights (step {best.step}) are gone from {self.folder}; the last ones are used.")
             return None
         return file

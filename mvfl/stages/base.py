@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvfl.config.bases import EMBEDDED, Base, EmbeddedBase, HubBase, LocalBase, ScratchBase
-from mvfl.records.base import BaseRecord, Fetched, gslrm_checkpoint, record_base
+from mvfl.records.base import BaseRecord, Fetched, gslrm_checkpoint, missing_parts, record_base
 from mvfl.runtime.files import InputError, sweep_partials
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
@@ -55,7 +55,7 @@ def _files_of(settings: EmbeddedBase | LocalBase | ScratchBase, out: Path, manif
         if not settings.path.is_dir():
             raise InputError(f"Base folder {settings.path} does not exist; set bases.<name>.path.")
         gslrm = settings.gslrm or gslrm_checkpoint(settings.path)
-        if gslrm is None:  # found now, not after the multi-view training
+        if gslrm is None and not missing_parts(settings.path):  # found now, not after the multi-view training
             raise InputError(
                 f"Base folder {settings.path} holds no GS-LRM checkpoint in gslrm/; set bases.<name>.gslrm "
                 "(of the published files: gslrm/ckpt_0000000000021125.pt)."
