@@ -23,6 +23,7 @@ from mvfl.data.folder import Blocks, block_split
 from mvfl.data.locating import Located, locate, moment
 from mvfl.data.mask_recording import make_masks
 from mvfl.data.masks import MaskSource
+from mvfl.data.outlines import doubted
 from mvfl.data.resampling import Framing, choose_framing, put_in_place, sample_name, turn_samples
 from mvfl.data.videos import common_count, video_size
 from mvfl.geometry.cameras import Camera, orbit_camera
@@ -142,6 +143,7 @@ def _prepared(name: str, settings: MarkerlessDataset, out: Path, workers: int) -
     put_in_place(state / "samples", out / "samples", {sample_name(f.frame) for f in located})
     rig = mean_rig(name, recording.cameras, located, framing)
     report = _report(name, settings, recording.cameras, located, dropped, framing, rig, order, misfits)
+    report = doubted(report, recording.videos, located)
     report.write(out / "recording.json")
     for line in report.lines():
         say(line)

@@ -121,6 +121,19 @@ def test_samples_have_the_virtual_lens_and_pictures_that_match_their_cameras(rec
         assert not got[got[..., 3] == 0, :3].any(), "no arena around the animal"
 
 
+def test_videos_that_do_not_belong_to_their_masks_are_named_and_right_ones_are_not(recording: Path, tmp_path: Path) -> None:
+    """Calibration and masks agree, so that nothing else can see it."""
+    mixed = tmp_path / "mixed"
+    shutil.copytree(recording, mixed)
+    (mixed / "video_1.mkv").rename(mixed / "kept")
+    (mixed / "video_4.mkv").rename(mixed / "video_1.mkv")
+    (mixed / "kept").rename(mixed / "video_4.mkv")
+    for folder, wrong in ((recording, []), (mixed, ["1", "4"])):
+        prepare_recording("mouse", dataset(folder), tmp_path / folder.name, 2)
+        cameras = json.loads((tmp_path / folder.name / "recording.json").read_text())["cameras"]
+        assert [c["name"] for c in cameras if "belong to the same camera and the same take" in (c["warning"] or "")] == wrong
+
+
 def test_the_commands_convert_a_calibration_and_prepare_a_recording(recording: Path, tmp_path: Path) -> None:
     mvfl = str(Path(sys.executable).parent / "mvfl")
     made = subprocess.run([mvfl, "calibration", str(recording / "new_cam.pkl"), str(tmp_path / "c.json")], capture_output=True)

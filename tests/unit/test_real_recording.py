@@ -33,6 +33,7 @@ def test_it_becomes_samples_without_a_hand_laid_on_it(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "recording.json").read_text())
     assert (len(manifest.train), len(manifest.val), len(manifest.test)) == (10, 1, 1) and not report["dropped"], "all frames kept"
     assert [c["name"] for c in report["cameras"]] == NAMES and report["overlap"] > 0.75
+    assert not any("do video_" in (c["warning"] or "") for c in report["cameras"])
     shares = []
     for name in [*manifest.train, *manifest.val, *manifest.test]:
         for file in manifest.sample(name).files:
@@ -54,3 +55,16 @@ def test_masks_made_of_its_videos_are_those_that_people_made(tmp_path: Path) -> 
             made, wanted = read_mask(file) > 127, given[int(file.stem)] > 127
             overlaps.append((made & wanted).sum() / (made | wanted).sum())
     assert len(overlaps) == 16 and np.mean(overlaps) >= 0.85
+
+
+def test_videos_that_do_not_belong_to_their_masks_are_named(tmp_path: Path) -> None:
+    """Calibration and masks are right and agree: nothing else would see it."""
+    for file in REAL.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for name, other in (("back", "mid"), ("mid", "back")):
+        (tmp_path / f"video_{name}.mp4").unlink()
+        (tmp_path / f"video_{name}.mp4").symlink_to(REAL / f"video_{other}.mp4")
+    prepare_recording("real_mouse", settings(folder=tmp_path), tmp_path / "out", 2)
+    report = json.loads((tmp_path / "out" / "recording.json").read_text())
+    named = {c["name"]: c["warning"] or "" for c in report["cameras"]}
+    assert [name for name in NAMES if "do video_" in named[name]] == ["back", "mid"], named
