@@ -39,6 +39,15 @@ onstart:
         FORCED.set_aside()
 
 
+# Snakemake 9 can forget a job that is about to be started again when a decision changes the plan, and would end with status 0.
+onsuccess:
+    if workflow.is_main_process and not workflow.touch:
+        if left := sorted({job.rule.name for job in workflow.dag.needrun_jobs()}):
+            raise WorkflowError(
+                f"Not run: {', '.join(left)}. Run the same command again to go on."
+            )
+
+
 # A job's note beside its log decides whether it is started again: a spent time budget is no failure, a mistake stays one.
 if workflow.is_main_process:
     Job.restart_times = property(
