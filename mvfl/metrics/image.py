@@ -74,7 +74,7 @@ def _ssim_map(
 ) -> Float[Tensor, "n 3 inner_height inner_width"]:
     """SSIM of each whole window (Gaussian, sigma 1.5) of pictures in 0..1 (Wang et al. 2004, equation 13).
 
-    In float64, since variances are small differences, and a card's convolutions would round them to TF32.
+    In float64, since variances are small differences of large numbers.
 
     Args:
         a, b: float64.

@@ -85,9 +85,9 @@ def _made_with(job: CompareJob, number: int, experiment: Experiment) -> dict[str
     table = experiment.model_dump(mode="json")
     table |= Provenance.read(Checkpoint(job.logs[number].parent).provenance).settings
     table |= Provenance.read(Verdict(job.evaluations[number]).provenance).settings["sampling"]
-    known = {folder.parent: Reconstruction(folder) for folder in job.reconstructions}
-    if (shaped := known.get(Checkpoint(job.logs[number].parent).folder.parents[1])) is not None:
-        table["gslrm"] = Provenance.read(shaped.provenance).settings
+    shaped = next((f for f in job.reconstructions if f.parent == job.logs[number].parents[2]), None)  # of the same experiment
+    if shaped is not None:
+        table["gslrm"] = Provenance.read(Reconstruction(shaped).provenance).settings
     return {key: value for key, value in table.items() if key in Experiment.model_fields and key not in NAMES}
 
 

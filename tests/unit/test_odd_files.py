@@ -85,6 +85,14 @@ def test_masks_of_another_recording_are_not_taken_for_this_one_s(tmp_path: Path,
         make_masks_of(settings("tuesday"), out, 1)
 
 
+def test_another_split_repeats_no_work_and_another_size_does() -> None:
+    def mark(**changes: object) -> str:
+        named = {"kind": "markerless", "calibration": "c.toml", "videos": "{camera}.mp4", "cameras": 2, **changes}
+        return recording._mark(MarkerlessDataset.model_validate(named), recording.Recording([], [], []))
+
+    assert mark() == mark(test_fraction=0.3, val_fraction=0.2, gap=4) != mark(image_size=64)
+
+
 def test_a_calibration_in_metres_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
     cameras = [LensCamera(str(at), Camera(64, 64, 60, 60, 32, 32, np.eye(4) - at * np.eye(4, k=3))) for at in (0.0, 0.5)]
     for unit, said in ((1.0, True), (1000.0, False)):

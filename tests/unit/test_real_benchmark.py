@@ -48,6 +48,7 @@ def test_the_page_and_the_figures_of_a_base(tiny_base: Path, tiny_data: Path, tm
     means = mean_row(found.from_others)
     assert means["hull"]["mask_iou"] > 0.5 > means["blank"]["mask_iou"] == 0
     page = (tmp_path / "index.html").read_text()
+    assert "though weights were chosen by them" in page, "this data set keeps no test block"
     assert "left out: view 3" in page and "base: drawn" in page and page.count("data:image/png") == 2
 
 

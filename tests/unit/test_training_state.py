@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -153,11 +154,16 @@ def test_the_state_that_a_run_goes_on_from_never_makes_room_for_the_next(tmp_pat
     assert state.steps() == [10, 11, 60], "an early segment is trained again beside states of later ones"
 
 
-def test_time_to_save_is_kept_free_before_the_limit(tmp_path: Path) -> None:
+def test_time_to_save_is_kept_free_before_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    stop = StopRequest(minutes=10)
+    stop, now = StopRequest(minutes=11), time.monotonic()  # a minute of it is the margin
+    stop.reserve = 120.0  # of a slow file system
+    monkeypatch.setattr(time, "monotonic", lambda: now + 7 * 60)
     assert not stop
-    stop.reserve = 9 * 60 + 1  # a slow file system
+    monkeypatch.setattr(time, "monotonic", lambda: now + 8 * 60 + 1)
     assert stop and stop.time_spent
+    stop.reason, stop.reserve = None, 3600.0  # of one so slow that nothing else would be done
+    monkeypatch.setattr(time, "monotonic", lambda: now + 7 * 60)
+    assert not stop, "three quarters of the time are worked in"
     stop.release()
     assert {number: signal.getsignal(number) for number in before} == before
