@@ -93,7 +93,9 @@ class CurriculumPhase(Strict):
 class Synthetic(Strict):
     """Synthetic six views for GS-LRM."""
 
-    train: PositiveInt = Field(300, description="training samples to generate, spread evenly over the split")
+    train: PositiveInt = Field(
+        1000, description="training samples to generate, spread evenly over the split; more help GS-LRM: docs/performance.md"
+    )
     val: PositiveInt = Field(20, description="validation samples to generate, spread evenly over the split")
     test: int = Field(20, ge=0, description="samples of the test block to generate, where the data set has one")
     step: PositiveInt | None = Field(None, description="draw with the weights of this step; default: those that were judged")

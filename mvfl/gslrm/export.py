@@ -15,7 +15,7 @@ from mvfl.gslrm.gaussians import Gaussians, filter_indices
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.ply import save_ply
 from mvfl.gslrm.rendering import Renderer, render
-from mvfl.gslrm.scoring import reconstruct
+from mvfl.gslrm.scoring import infer
 from mvfl.gslrm.views import Views
 from mvfl.metrics.pictures import save_grid, to_pil
 from mvfl.runtime.devices import device
@@ -56,7 +56,7 @@ def visible_gaussians(model: Gslrm, inputs: Views, what: str, filters: Filters =
     Raises:
         InputError: the filters leave nothing.
     """
-    gaussians = reconstruct(model, Views.stacked([inputs.to(device())])).gaussians[0]
+    gaussians = infer(model, Views.stacked([inputs.to(device())])).gaussians[0]
     kept = filter_indices(gaussians, filters.min_opacity, filters.max_scale, FLOATER, filters.box)
     if len(kept) == 0 and filters != PUBLISHED:
         raise InputError(f"Nothing of {what} passes --min-opacity, --max-size and --crop; ask for less.")

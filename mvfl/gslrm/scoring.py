@@ -12,11 +12,21 @@ from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
 from mvfl.gslrm.views import Views
 from mvfl.metrics.image import foreground_psnr, foreground_ssim, full_psnr, full_ssim, mask_iou
 from mvfl.metrics.lpips import Lpips
+from mvfl.runtime.devices import half_precision
 
 
 def reconstruct(model: Gslrm, inputs: Views) -> GslrmOutput:
     """Run the network on a batch of objects."""
     return model(inputs.images, inputs.c2w, inputs.intrinsics)
+
+
+@torch.no_grad()
+def infer(model: Gslrm, inputs: Views) -> GslrmOutput:
+    """Run a network that is not trained on: in bf16 where the card computes in it; where Gaussians lie stays float32."""
+    place = inputs.images.device
+    half = half_precision(place)
+    with torch.autocast(place.type, half, enabled=half != torch.float32):
+        return reconstruct(model, inputs)
 
 
 def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Rendering:
@@ -30,7 +40,7 @@ def evaluate_views(
     model: Gslrm, inputs: Views, targets: Views, renderer: Renderer, lpips: Lpips | None = None
 ) -> tuple[Rendering, dict[str, float]]:
     """Reconstruct one object and score its renderings from the target cameras, as `score_pictures` does."""
-    rendered = render_views(reconstruct(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
+    rendered = render_views(infer(model, Views.stacked([inputs])), Views.stacked([targets]), renderer)
     images = rendered.images[0].clamp(0, 1)
     return Rendering(images, rendered.alphas[0]), score_pictures(images, targets, lpips)
 

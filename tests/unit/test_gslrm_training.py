@@ -20,7 +20,9 @@ from mvfl.data.render import render_dataset
 from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.rig import Rig
 from mvfl.gslrm.checkpoint import load_gslrm
+from mvfl.gslrm.export import visible_gaussians
 from mvfl.gslrm.lora import add_adapters, merged
+from mvfl.gslrm.scoring import evaluate_views
 from mvfl.gslrm.training import learning_rate
 from mvfl.gslrm.views import load_views
 from mvfl.layout import Reconstruction
@@ -143,6 +145,23 @@ def test_a_fine_tuning_over_two_rigs_runs_and_its_fingerprint_names_both(
         assert fingerprint(settings, checkpoint, batches).inputs["inputs_1"] == four_cameras.data_hash
     job = GslrmJob(gslrm=settings, wandb=Wandb(mode="disabled"), base=tiny_base, real=tmp_path, state=tmp_path / "s", out=tmp_path)
     assert finetune(job, checkpoint, sources)
+
+
+def test_a_network_that_is_not_trained_computes_in_half_precision_where_the_card_does(
+    tiny_base: Path, tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = BaseRecord.read(tiny_base).gslrm
+    assert checkpoint is not None
+    model, kinds = load_gslrm(checkpoint, 32), []
+    model.pixel_gaussian_decoder.register_forward_hook(lambda _m, _i, out: kinds.append(out.dtype))
+    views = load_views(tiny_manifest, tiny_manifest.val[0])
+    seen, wanted = views.select(slice(6)), views.select(slice(6, None))
+    exact, scores = visible_gaussians(model, seen, "a mouse"), evaluate_views(model, seen, wanted, "torch")[1]
+    monkeypatch.setattr("mvfl.gslrm.scoring.half_precision", lambda _place: torch.bfloat16)
+    half, close = visible_gaussians(model, seen, "a mouse"), evaluate_views(model, seen, wanted, "torch")[1]
+    assert kinds == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert half.xyz.dtype == torch.float32 and len(half) == pytest.approx(len(exact), rel=0.1)
+    assert close["foreground_psnr"] == pytest.approx(scores["foreground_psnr"], abs=0.3) and close != scores
 
 
 def test_adapters_start_at_the_base_and_leave_the_published_names(tiny_base: Path, tiny_data: Path) -> None:
