@@ -70,6 +70,7 @@ class Body:
         Raises:
             ImportError: without scikit-image (the extra `mesh`).
         """
+        from scipy.spatial import cKDTree
         from skimage.measure import marching_cubes
 
         padded = F.pad(self.occupied, (1,) * 6).numpy()
@@ -77,7 +78,7 @@ class Body:
         middle = self.voxel * (len(padded) - 1) / 2
         placed = torch.from_numpy((vertices - middle).astype(np.float32))
         g = gaussians.detached()
-        nearest = torch.cat([torch.cdist(part, g.xyz).argmin(1) for part in placed.split(2000)])
+        nearest = torch.from_numpy(cKDTree(g.xyz.numpy()).query(placed.numpy())[1])
         colours = (SH_C0 * g.sh[nearest, 0] + 0.5).clamp(0, 1)
         return placed, torch.from_numpy(faces[:, ::-1].astype(np.int64)), colours
 

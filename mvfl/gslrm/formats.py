@@ -57,9 +57,14 @@ def _exported(gaussians: Gaussians, kind: str) -> bytes:
     # The writer divides by each block's range: values that are all equal would become NaN and spill into their neighbours' bits.
     ramp = torch.linspace(-1e-5, 1e-5, len(g))[:, None]
     colours, nothing = g.sh[:, :1] + ramp[..., None], torch.zeros(len(g), 0, 3)
-    written: bytes = export_splats(
-        g.xyz + ramp, g.log_scales + ramp, g.rotations, g.opacity_logits[:, 0], colours, nothing, format=kind
-    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the writer goes through blocks of 256: threads that wait for each other cost more than they save
+    try:
+        written: bytes = export_splats(
+            g.xyz + ramp, g.log_scales + ramp, g.rotations, g.opacity_logits[:, 0], colours, nothing, format=kind
+        )
+    finally:
+        torch.set_num_threads(threads)
     return written
 
 

@@ -138,7 +138,10 @@ def time_training(config: dict[str, Any], device: torch.device, repeats: int, **
         training = MultiViewTraining(run, pipeline, data, Path(folder), Fingerprint({}, {}, ""), 10**6, None)
         training.restore()
         tail = Tail(training.state, training.stop, 10**6, 10**6, training.snapshot, "")
-        median, peak, warm_up = _median_step(lambda: training.advance(tail, reader), repeats)
+        try:
+            median, peak, warm_up = _median_step(lambda: training.advance(tail, reader), repeats)
+        finally:
+            training.stop.release()
     said = [name for name, on in (("compiled", training.compiled), ("checkpointing", run.training.gradient_checkpointing)) if on]
     return _row(f"training step{', '.join(['', *said])}", run.training.batch_size, median, peak, warm_up)
 

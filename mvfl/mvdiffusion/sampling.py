@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,7 +149,6 @@ class Sampler:
             RGB in 0..1, float32 on the CPU, in slot order.
         """
         views, s = len(self.rig.cameras), self.sampling
-        published, self.pipeline.scheduler = self.pipeline.scheduler, scheduler_of(self.pipeline.scheduler, s.solver)
         self.pipeline.set_progress_bar_config(disable=True)
         place = self.pipeline.device
         casting = self.pipeline.unet.dtype != half_precision(place)  # weights in training stay float32
@@ -161,12 +161,24 @@ class Sampler:
             told = [(camera_rows(cameras[i]), self.slot_views(references[i])) for i in chunk]
             words, poses, rays = tell(self.conditioning, self.rig, told, self.side)
             # Numbers are drawn from CPU generators: the same noise on every device, whatever the batch.
-            with torch.autocast(place.type, half_precision(place), enabled=casting):
+            with self._drawing(), torch.autocast(place.type, half_precision(place), enabled=casting):
                 sampled = self.pipeline(
                     inputs[chunk].repeat_interleave(views, 0), self.prompts[words], poses, rays,
                     num_inference_steps=s.steps, guidance_scale=s.guidance, eta=s.eta,
                     generator=[generator("cpu", *seeds[i]) for i in chunk],
                 ).images  # fmt: skip
             out.append(sampled.float().cpu().unflatten(0, (-1, views))[:wanted])
-        self.pipeline.scheduler = published
         return torch.cat(out)
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """The pipeline with the solver's scheduler, and with as many slots as the rig has cameras."""
+        pipeline = self.pipeline
+        published, trained = pipeline.scheduler, pipeline.unet.config.num_views
+        pipeline.scheduler = scheduler_of(published, self.sampling.solver)
+        with_views(pipeline.unet, len(self.rig.cameras))
+        try:
+            yield
+        finally:
+            pipeline.scheduler = published
+            with_views(pipeline.unet, trained)

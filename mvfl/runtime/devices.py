@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import time
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+
+PATIENCE = timedelta(hours=3)  # the first process saves and exports while the others wait; NCCL would give up after ten minutes
+GPU_LOAD_EVERY = 30.0  # seconds; the driver's tool takes part of one
 
 
 def device() -> torch.device:
@@ -19,7 +25,7 @@ def device() -> torch.device:
 
 def processes() -> PartialState:
     """How many processes share this job, and which of them this one is; a launcher may start several on CPUs, too."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def accelerator(**options: Any) -> Accelerator:
@@ -28,7 +34,10 @@ def accelerator(**options: Any) -> Accelerator:
     Args:
         options: of `accelerate.Accelerator`.
     """
-    return Accelerator(cpu=not torch.cuda.is_available(), **options)
+    processes()  # the first to be made decides how long processes wait for each other
+    # Without this, each card holds all gradients twice.
+    shared = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[shared], **options)
 
 
 def half_precision(place: torch.device) -> torch.dtype:
@@ -69,6 +78,8 @@ class Pace:
 
     def __init__(self, step: int, objects: int) -> None:
         self.step, self.objects, self.time = step, objects, time.monotonic()
+        self.asked = -math.inf
+        self.load: float | None = None
 
     def values(self, step: int) -> dict[str, float]:
         """Objects per second since the last call; on CUDA also the peak of memory and the load."""
@@ -77,8 +88,10 @@ class Pace:
         self.step, self.time = step, now
         if torch.cuda.is_available():
             values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            if (load := _gpu_load()) is not None:
-                values["train/gpu_load"] = load
+            if now - self.asked >= GPU_LOAD_EVERY and processes().is_main_process:
+                self.asked, self.load = now, _gpu_load()
+            if self.load is not None:
+                values["train/gpu_load"] = self.load
         return values
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 from mvfl.config.patterns import natural
 from mvfl.gslrm.export import save_film
+from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.ply import load_ply
 from mvfl.records.reconstructed import ModelRecord, ModelsList
+from mvfl.runtime.devices import device
 from mvfl.runtime.files import written_aside
 from mvfl.runtime.progress import say
 from mvfl.stages.jobs import ModelsPageJob
 from mvfl.stages.nwb import write_nwb
 from mvfl.stages.pages import inline, links, write_page
-from mvfl.stages.turnable import write_sequence
+from mvfl.stages.turnable import every_nth, write_sequence
 
 CUT_OUT = "cut_out.png"
 SHOWN = 16  # models on the page, 0.2 MB each
@@ -62,10 +64,11 @@ def summarise(
     write_nwb(out / "models.nwb", [record for _, record in rows], recorded)
     every = 0
     if len(rows) > 1:
-        moments = [(record.name, load_ply(folder / "gaussians.ply")) for folder, record in rows]
-        every = write_sequence(out / "viewer.html", moments, f"{len(rows)} 3D models")
+        every = every_nth(len(rows), max(record.gaussians for _, record in rows))
+        shown = [(record.name, load_ply(folder / "gaussians.ply")) for folder, record in rows[::every]]
+        write_sequence(out / "viewer.html", shown, f"{len(rows)} 3D models")
         if film:
-            save_film([gaussians for _, gaussians in moments], out / "film.mp4")
+            save_film(_Stored([folder / "gaussians.ply" for folder in folders]), out / "film.mp4")
     ranked = sorted(rows, key=lambda row: row[1].agreement)
     agreement = [record.agreement for _, record in ranked]
     write_page(
@@ -74,6 +77,22 @@ def summarise(
         left_out=left_out, pages=links(out / "index.html", pages),
     )  # fmt: skip
     say(f"{len(rows)} models; look at {out / 'index.html'}, figures in {out / 'models.csv'}.")
+
+
+class _Stored(Sequence[Gaussians]):
+    """Models that lie on disk; one of them is in memory, on the device to use."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.latest: tuple[int, Gaussians] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Gaussians:  # type: ignore[override]
+        if self.latest is None or self.latest[0] != index:
+            self.latest = (index, load_ply(self.files[index]).to(device()))
+        return self.latest[1]
 
 
 def _shown(out: Path, row: Row) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from mvfl.records.benchmarked import RecordingBenchmark, Table, mean_row
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.recording import RecordingReport
 from mvfl.records.scores import Metrics
+from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, write_text
 from mvfl.runtime.progress import say, tracked
 from mvfl.stages.pages import inline, write_page
@@ -56,13 +57,22 @@ class Judged:
 
     Attributes:
         camera: that was the input, or was left out.
-        truth: recorded pictures of the cameras that judge.
-        pictures: what made them -> predicted pictures of the same cameras.
+        scores: what made the pictures -> their figures, means over the cameras that judge.
+        truth: recorded pictures of those cameras; of the first moment only, as many of 512 px would fill the memory.
+        pictures: what made them -> predicted pictures of the same cameras; of the first moment only.
     """
 
     camera: int
-    truth: Views
+    scores: dict[str, Metrics]
+    truth: Views | None
     pictures: dict[str, Pictures]
+
+    @staticmethod
+    def of(camera: int, truth: Views, pictures: dict[str, Pictures], keep: bool) -> Judged:
+        """Score pictures, on the device to use, and forget them unless they shall be shown."""
+        there = truth.to(device())
+        scores = {kind: score_pictures(images.to(device()), there) for kind, images in pictures.items()}
+        return Judged(camera, scores, truth if keep else None, pictures if keep else {})
 
 
 def run(manifest_path: Path, models: dict[str, Reconstructor], samples: int, out: Path) -> RecordingBenchmark:
@@ -149,7 +159,7 @@ def from_one(manifest: Manifest, frames: Sequence[str], models: dict[str, Recons
         for i, name in enumerate(frames):
             slots = [truth.views[i].index(v) for v in others]
             found[i] |= {key: known[key][i, slots] for key in ("copy", "nearest", "mean", "blank")}
-            out.append(Judged(camera, views[name].select(others), found[i]))
+            out.append(Judged.of(camera, views[name].select(others), found[i], keep=i == 0))
     return out
 
 
@@ -171,7 +181,7 @@ def from_others(manifest: Manifest, frames: Sequence[str], models: dict[str, Rec
                 place = next(model.gslrm.parameters()).device
                 rendered, _ = evaluate_views(model.gslrm, seen.to(place), wanted.to(place), "auto")
                 pictures[f"{title}: 3D"] = rendered.images.cpu()
-            out.append(Judged(camera, wanted, pictures | pictures_without_model(seen, wanted)))
+            out.append(Judged.of(camera, wanted, pictures | pictures_without_model(seen, wanted), keep=name == frames[0]))
     return out
 
 
@@ -181,9 +191,8 @@ def _mean(rows: Sequence[Metrics]) -> Metrics:
 
 def _table(judged: Sequence[Judged], names: Sequence[str]) -> Table:
     """Means over the frames, by camera and by what made the pictures."""
-    score: Callable[[Judged, str], Metrics] = lambda j, kind: score_pictures(j.pictures[kind], j.truth)  # noqa: E731
     return {
-        name: {kind: _mean([score(j, kind) for j in judged if j.camera == camera]) for kind in judged[0].pictures}
+        name: {kind: _mean([j.scores[kind] for j in judged if j.camera == camera]) for kind in judged[0].scores}
         for camera, name in enumerate(names)
     }
 
@@ -194,14 +203,15 @@ def _draw(path: Path, judged: Sequence[Judged], names: Sequence[str], models: Se
     Cameras that were left out stand side by side; each input camera has a block of rows.
     """
     firsts = [next(j for j in judged if j.camera == camera) for camera in range(len(names))]
+    recorded = [j.truth.images for j in firsts if j.truth is not None]
     kinds = [k for k in firsts[0].pictures if k.partition(":")[0] in models or k in ("hull", "nearest")]
     if left_out:
-        rows = [("recorded", torch.cat([j.truth.images for j in firsts]))]
+        rows = [("recorded", torch.cat(recorded))]
         save_grid(path, rows + [(k, torch.cat([j.pictures[k] for j in firsts])) for k in kinds], names)
         return
     rows = []
-    for name, first in zip(names, firsts, strict=True):
-        rows.append((f"{name} is input: recorded", first.truth.images))
+    for name, first, pictures in zip(names, firsts, recorded, strict=True):
+        rows.append((f"{name} is input: recorded", pictures))
         rows += [(k, first.pictures[k]) for k in kinds]
     save_grid(path, rows)
 

@@ -7,6 +7,8 @@ that no rule declares, so a job that comes back goes on where it stopped.
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +79,26 @@ def _sample_missing(
     if len(missing) < len(batches):
         say(f"{len(batches) - len(missing)} of {len(batches)} batches are there already.")
     number = {name: i for i, name in enumerate([*manifest.train, *manifest.val, *manifest.test])}
-    for done, batch in enumerate(tracked(missing, "synthetic", len(missing))):
-        if stop:
-            ending = TimeSpent if stop.time_spent else Unfinished
-            raise ending(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")
-        found = [manifest.sample(n) for n, _ in batch]
-        pictures = torch.stack([composite(view_pictures(manifest, s, [r]), 1.0)[0] for s, (_, r) in zip(found, batch, strict=True)])
-        seeds = [(sampler.sampling.seed, number[n], r) for n, r in batch]
-        images = sampler.sample(pictures, [s.cameras for s in found], [r for _, r in batch], seeds)
-        if float((images < 0.9).float().mean()) < 1e-3:
-            raise InputError(f"The views sampled with {inputs.checkpoint} are blank; judge the checkpoint again (`evaluate`).")
-        for pair, picture, views in zip(batch, pictures, images, strict=True):
-            _write(samples / synthetic_name(*pair), pair, picture, views, manifest, sampler, inputs.checkpoint)
+    write = functools.partial(_write, manifest=manifest, sampler=sampler, checkpoint=inputs.checkpoint)
+    writing: list[Future[None]] = []
+    # Pictures are written while the next ones are drawn; leaving the block waits for the last.
+    with ThreadPoolExecutor(sampler.sampling.batch_size) as writers:
+        for done, batch in enumerate(tracked(missing, "synthetic", len(missing))):
+            if stop:
+                ending = TimeSpent if stop.time_spent else Unfinished
+                raise ending(f"Stopped after {done} of {len(missing)} batches ({stop.reason}); run again to go on.")
+            found = [manifest.sample(n) for n, _ in batch]
+            given = [composite(view_pictures(manifest, s, [r]), 1.0)[0] for s, (_, r) in zip(found, batch, strict=True)]
+            pictures, seeds = torch.stack(given), [(sampler.sampling.seed, number[n], r) for n, r in batch]
+            images = sampler.sample(pictures, [s.cameras for s in found], [r for _, r in batch], seeds)
+            if float((images < 0.9).float().mean()) < 1e-3:
+                raise InputError(f"The views sampled with {inputs.checkpoint} are blank; judge the checkpoint again (`evaluate`).")
+            for written in writing:
+                written.result()
+            folders = [samples / synthetic_name(*pair) for pair in batch]
+            writing = [writers.submit(write, *item) for item in zip(folders, batch, pictures, images, strict=True)]
+        for written in writing:
+            written.result()
 
 
 def _write(

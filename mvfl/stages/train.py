@@ -131,14 +131,17 @@ class Validation:
             pipeline: with the weights to judge.
             step: optimiser step, for names.
         """
-        truth, trained = self.truth, pipeline.unet.config.num_views
-        sampling = Sampling(solver="dpm++", steps=self.t.validation_denoising_steps, guidance=self.t.validation_guidance)
+        truth = self.truth
+        sampling = Sampling(
+            solver="dpm++", steps=self.t.validation_denoising_steps, guidance=self.t.validation_guidance,
+            batch_size=max(1, (512 // self.manifest.image_size) ** 2),  # as much memory as one object of 512 px takes
+        )  # fmt: skip
         prompts = read_prompts(self.job.prompts, WORDS, pipeline.unet.config.cross_attention_dim)
-        with_views(pipeline.unet, self.manifest.views)
         sampler = Sampler(pipeline, prompts, self.manifest.rig, self.job.run.view_conditioning, sampling)
         seeds = [(self.t.seed, 0x7A1, i) for i in range(len(truth.names))]
+        pipeline.vae.enable_slicing()  # weights, average and optimiser lie on the card, too: pictures are decoded one by one
         images = sampler.sample(truth.inputs, truth.cameras, truth.references, seeds, f"validation at step {step}")
-        with_views(pipeline.unet, trained)
+        pipeline.vae.disable_slicing()
         rows = []
         for i, name in enumerate(truth.names):
             rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"sampled {name[-4:]}", images[i])]

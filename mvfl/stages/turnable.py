@@ -36,20 +36,24 @@ def write_viewer(path: Path, gaussians: Gaussians, title: str) -> None:
     write_sequence(path, [(title, gaussians)], title)
 
 
-def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: str) -> int:
-    """Write a page in which an animal can be turned and followed through time; every n-th moment where it would grow too large.
+def every_nth(moments: int, gaussians: int) -> int:
+    """Which moments a page can show: every n-th, so that it stays small.
+
+    Args:
+        moments: number of them.
+        gaussians: of the largest one.
+    """
+    return max(1, math.ceil(moments * gaussians * PACKED_BYTES / MOMENTS_BYTES))
+
+
+def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: str) -> None:
+    """Write a page in which an animal can be turned and followed through time.
 
     Args:
         path: of the page.
         moments: name and Gaussians of each, in order.
         title: what the page is called.
-
-    Returns:
-        n.
     """
-    longest = max(len(gaussians) for _, gaussians in moments)
-    every = max(1, math.ceil(len(moments) * longest * PACKED_BYTES / MOMENTS_BYTES)) if len(moments) > 1 else 1
-    moments = moments[::every]
     assets = files("mvfl.stages") / "viewer"
     text = {name: (assets / name).read_text(encoding="utf-8") for name in ("viewer.min.js", "viewer.css")}
     environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
@@ -59,7 +63,6 @@ def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: 
         models=models, settings=_settings([gaussians for _, gaussians in moments]),
     )  # fmt: skip
     write_text(path, page)
-    return every
 
 
 def _turned_over(gaussians: Gaussians) -> Gaussians:

@@ -12,7 +12,7 @@ import torch
 from chromium import BROWSER, opened
 
 from mvfl.gslrm.gaussians import Gaussians
-from mvfl.stages.turnable import _turned, write_sequence, write_viewer
+from mvfl.stages.turnable import _turned, every_nth, write_sequence, write_viewer
 
 READY = "document.body.dataset.ready === 'yes'"
 
@@ -60,7 +60,7 @@ def test_a_slider_goes_through_the_moments_of_a_recording(tmp_path: Path) -> Non
     blue = stick.sh.clone()
     blue[50:60, 0] = torch.tensor([-1.7, -1.7, 1.7])
     moments = [("first", stick), ("second", replace(stick, sh=blue)), ("third", stick)]
-    assert write_sequence(page, moments, "walk") == 1
+    write_sequence(page, moments, "walk")
     with opened(page.as_uri(), tmp_path / "profile", 420, 700) as seen:
         seen.wait(READY)
         assert seen.value("!document.getElementById('time').hidden && document.documentElement.scrollWidth <= innerWidth")
@@ -81,8 +81,10 @@ def test_a_slider_goes_through_the_moments_of_a_recording(tmp_path: Path) -> Non
 def test_a_long_recording_is_thinned_out_to_keep_the_page_small(tmp_path: Path) -> None:
     stick = a_stick_with_a_red_top()
     large = stick[torch.arange(90).repeat(60)]
-    every = write_sequence(tmp_path / "viewer.html", [(str(i), large) for i in range(60)], "walk")
+    every = every_nth(60, len(large))
+    write_sequence(tmp_path / "viewer.html", [(str(i), large) for i in range(0, 60, every)], "walk")
     assert every == 3 and (tmp_path / "viewer.html").stat().st_size < 5e6
+    assert every_nth(2, len(large)) == 1
 
 
 def test_rotations_follow_the_axes() -> None:

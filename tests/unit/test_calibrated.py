@@ -124,6 +124,14 @@ def test_where_the_cameras_are_the_rigs_own_the_rings_directions_are_drawn(
     assert sorted(round(c.spherical[0] % 360) for c in cameras) == [120, 180, 240]
 
 
+def test_a_model_of_other_than_six_cameras_draws_the_rings_directions_too(tiny_base: Path) -> None:
+    own = [orbit_camera(azimuth, 10, size=32) for azimuth in (0, 20, 40, 60)]
+    made = Reconstructor.load(tiny_base.parent / "pipeline", Rig("four", own))
+    pictures, cameras = made._missing_views(torch.ones(4, 3, 32, 32), own, 4)
+    assert len(pictures) == len(cameras) > 0
+    assert made.sampler.pipeline.unet.config.num_views == 4, "it goes on as it was"
+
+
 def test_pictures_are_in_natural_order_for_a_calibration_without_names(lab: Path) -> None:
     moments = [
         read_moment(order, BY_ALPHA, Calibration(lab / "cameras.json"), 64) for order in (pictures(lab), pictures(lab)[::-1])

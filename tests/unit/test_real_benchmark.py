@@ -22,6 +22,7 @@ def test_from_one_camera_all_others_judge(tiny_manifest: Manifest) -> None:
     judged = from_one(tiny_manifest, [frame], {})
     assert [j.camera for j in judged] == list(range(tiny_manifest.views))
     for j in judged:
+        assert j.truth is not None
         others = [v for v in range(tiny_manifest.views) if v != j.camera]
         assert torch.equal(j.truth.images, recorded[others])
         assert torch.equal(j.pictures["copy"], recorded[j.camera].expand_as(j.truth.images))
@@ -34,6 +35,7 @@ def test_from_all_others_the_camera_left_out_judges(tiny_manifest: Manifest) -> 
     judged = from_others(tiny_manifest, [frame], {})
     assert [j.camera for j in judged] == list(range(tiny_manifest.views))
     for j in judged:
+        assert j.truth is not None
         assert torch.equal(j.truth.images, recorded[[j.camera]])
         assert not torch.equal(j.pictures["copy"], j.truth.images), "the nearest of the others"
 
