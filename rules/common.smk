@@ -1,5 +1,4 @@
 # What must be Snakemake's own: the configuration, wildcards, checkpoints. The thinking: mvfl/stages/planning.py and asked.py.
-import json
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -12,9 +11,9 @@ from mvfl.records.decision import DecisionRecord
 from mvfl.runtime.endings import allowed_restarts, growing
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
+from mvfl.stages import own_files
 from mvfl.stages.asked import Asked
 from mvfl.stages.forced import Forced
-from mvfl.stages.own_files import pictures_mark, recorded_files, weights_files
 from mvfl.stages.planning import Plan
 
 # Without activation, the commands of Snakemake's own environment are meant; a cluster's job may ask to be started again.
@@ -24,7 +23,8 @@ shell.prefix(
 )
 
 try:
-    CONFIG = parse_config(config, [Path(f) for f in workflow.configfiles])
+    *overlays, basis = map(Path, workflow.configfiles)
+    CONFIG = parse_config(config, [basis, *overlays])
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -48,7 +48,7 @@ rule write_journal:
         mem_mb=1000,
         runtime=5,
     params:
-        cases=json.dumps(CONFIG.cases, sort_keys=True),
+        cases=sorted(CONFIG.cases.items()),
         decisions=lambda w: [
             str(d) for d in PLAN.journal(PLAN.route(decided_case)).decisions
         ],

@@ -44,6 +44,7 @@ rule join_synthetic:
         mem_mb=2000,
         runtime=60,
     params:
+        decisive=ASKED.decisive("generation"),  # pieces of another number have no record that would tell of a change
         job=lambda w, input: PLAN.join(w.experiment, input.pieces).model_dump_json(),
     message:
         "Joining the pieces of {wildcards.experiment}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,10 @@ def snakemake(*arguments: str, results: Path | None = None, config: tuple[str, .
     if expect is not None:
         assert done.returncode == expect, text[-4000:]
     return text
+
+
+def jobs(text: str) -> dict[str, int]:
+    """The table of jobs that a dry run prints."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.S | re.M)
+    assert table, text[-2000:]
+    return {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}

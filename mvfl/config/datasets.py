@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from mvfl.config.patterns import fill, names_cameras, names_in
 from mvfl.config.strict import Coat, Fraction, Name, Pose, Strict
@@ -72,6 +72,9 @@ class Floor(Strict):
 Up = Literal["x", "y", "z", "-x", "-y", "-z"] | Vector | LevelCamera | Floor
 
 
+CameraName = Annotated[Name, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # YAML reads 0 as a number
+
+
 class MarkerlessDataset(Strict):
     """A recording: synchronised videos of calibrated cameras, with a mask for every picture."""
 
@@ -83,7 +86,7 @@ class MarkerlessDataset(Strict):
         None, description="pattern of mask videos, or of folders of PNG files; default: the data stage makes them (`mvfl masks`)"
     )
     sam2: Path | None = Field(None, description="folder of SAM 2 weights (transformers) for masks that are made; default: GrabCut")
-    cameras: list[Name] | PositiveInt | None = Field(
+    cameras: list[CameraName] | PositiveInt | None = Field(
         None, description="names, or how many of 0, 1 ...; default: as many as there are videos"
     )
     up: Up = Field("z", description="an axis or vector of the calibration's world, {level_camera: NAME}, or {floor: three points}")

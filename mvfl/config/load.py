@@ -149,11 +149,12 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:
         content = read_yaml(source)
         for path in paths:
             node: Any = content
-            # Tags of discriminated unions ("rodent") stand in the location but not in the file.
-            for part in [*path, *([named] if named else [])]:
+            # The kind of a data set or base stands in the location, not in the file; nor do words for what is within a value.
+            untagged = [*path[:2], *path[3:]] if path[:1] in (["datasets"], ["bases"]) else path
+            for part in [*untagged, *([named] if named else [])]:
                 if isinstance(node, dict) and part in node:
                     node = node[part]
-                elif not (isinstance(node, dict) and node.get("kind") == part):
+                elif isinstance(node, dict):
                     break
             else:
                 return str(source)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mvfl.config.agreement import generation_faults, gslrm_faults, perceptual_faults, view_faults
 from mvfl.config.bases import Base, ScratchBase, image_size_of
@@ -39,6 +39,9 @@ class Sweep(Strict):
         return out
 
 
+RULES = ("mvdiffusion", "samples", "exhausted")  # train_mvdiffusion and so on
+
+
 class WorkflowConfig(Strict):
     """The whole of `workflow_config.yaml`, overlays applied."""
 
@@ -55,6 +58,11 @@ class WorkflowConfig(Strict):
     container: str | None = Field(None, description="image of envs/mvfl.def, for --software-deployment-method apptainer")
     reconstruct: Reconstructing = Field(Reconstructing(), description="what the target `reconstruct` makes")
     sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
+
+    @field_validator("results")
+    @classmethod
+    def _home(cls, results: Path) -> Path:
+        return results.expanduser()  # else a folder called ~ would be made
 
     @model_validator(mode="after")
     def _names_exist(self) -> WorkflowConfig:
@@ -81,6 +89,8 @@ class WorkflowConfig(Strict):
                     f"experiments.{name}: synthetic.step {drawn} must lie between the verdict's step ({step}) and training.steps "
                     f"({experiment.training.steps})."
                 )
+            if name in RULES:
+                raise ValueError(f"experiments.{name}: targets of this name would be called as rules are; choose another one.")
         for case, name in self.cases.items():
             known(name, self.experiments, f"cases.{case}")
         for name in self.decisions:
@@ -88,6 +98,14 @@ class WorkflowConfig(Strict):
         for name, base in self.bases.items():
             if isinstance(base, ScratchBase):
                 known(base.dataset, self.datasets, f"bases.{name}.dataset")
+        return self
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> WorkflowConfig:
+        found: dict[str, tuple[str, str]] = {}
+        for pair in ((d, e.base) for e in self.experiments.values() for d in e.datasets):
+            if (other := found.setdefault("-".join(pair), pair)) != pair:
+                raise ValueError(f"data set and base {pair} and {other} would share a folder; rename one of them.")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from mvfl.data.mask_making import agreeing, patches
 from mvfl.data.masks import clean
 from mvfl.data.photos import Cut, about, read_photo, read_pixels
 from mvfl.data.pictures import rgba_tensor
+from mvfl.data.plausible import judge_unit, judge_up
 from mvfl.data.resampling import choose_framing, turned_part
 from mvfl.geometry.cameras import Camera
 from mvfl.geometry.lens import LensCamera
@@ -87,6 +88,8 @@ def read_moment(pictures: Sequence[Path], cut: Cut, calibration: Calibration, si
     found = locate_moment(settings, 0, [clean(photo[..., 3]) for photo in photos], cameras)
     if isinstance(found, str):
         raise InputError(f"{', '.join(names)} do not show one animal where {calibration.file} has their cameras: {found}.")
+    judge_up(settings, cameras, [found])
+    judge_unit(settings, cameras, [found])
     framing = choose_framing(settings, cameras, [found])
     pairs = [framing.virtual(camera, view, found.centre) for view, camera in enumerate(cameras)]
     turned = [turned_part(p[..., :3], s, *pair) for p, s, pair in zip(photos, found.silhouettes, pairs, strict=True)]

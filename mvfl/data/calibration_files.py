@@ -81,6 +81,8 @@ def _cameras_of(content: Any) -> list[Any]:
     if "matrix" in named_entry(content):
         return [content]
     tables = {key: value for key, value in content.items() if isinstance(value, dict) and key != "metadata"}
+    # Beside its cameras, a session's file has tables of other things (caliscope: charuco, capture_volume).
+    tables = {key: value for key, value in tables.items() if "matrix" in named_entry(value)} or tables
     if tables and all(str(key).isdecimal() for key in tables):
         tables = {key: tables[key] for key in sorted(tables, key=int)}
     return [value if "name" in named_entry(value) else {"name": str(key), **value} for key, value in tables.items()]

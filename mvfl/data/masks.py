@@ -90,16 +90,23 @@ def _numbered(folder: Path, frames: int) -> dict[int, Path]:
     )
     if not files:
         raise InputError(f"{folder} holds no mask pictures (.png); name a folder of them or a video.")
-    if len(files) == frames:
+    ends = {f: re.search(r"(\d+)$", f.stem) for f in files}
+    numbers = [int(e.group(1)) for e in ends.values() if e]
+    named = len(set(numbers)) == len(numbers) > (len(files) > 1)  # else the number is something else, as a camera's
+    if named and (strange := [f.name for f, e in ends.items() if not e]):
+        raise InputError(f"{folder} holds {strange[0]} among masks that are numbered; move it away.")
+    whole = named and max(numbers) - min(numbers) + 1 == len(numbers)
+    times = named and max(numbers) - min(numbers) > 2 * len(numbers)  # names that are no numbers of frames
+    if len(files) == frames and (not named or whole or times):
         return dict(enumerate(files))
-    ends = [re.search(r"(\d+)$", f.stem) for f in files]
-    numbers = [int(e.group(1)) for e in ends if e]
-    if len(numbers) < len(files) or len(set(numbers)) < len(numbers) or max(numbers) >= frames:
-        raise InputError(
-            f"{folder} holds {len(files)} masks, the videos have {frames} frames: give as many masks as frames, or end their names "
-            "with the number of the frame, from 0 on."
-        )
-    return dict(zip(numbers, files, strict=True))
+    if named and max(numbers) < frames and not (min(numbers) == 1 and len(files) < frames):
+        return dict(zip(numbers, files, strict=True))
+    raise InputError(
+        f"{folder} holds {len(files)} masks"
+        + (f", numbered {min(numbers)} to {max(numbers)}" if named else "")
+        + f"; the videos have {frames} frames: give as many masks as frames, or end their names with the number of the frame, from "
+        "0 on, the first one included."
+    )
 
 
 def read_mask(path: Path) -> UInt8[np.ndarray, "height width"]:
@@ -109,7 +116,11 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "height width"]:
         InputError: no picture.
     """
     image = open_picture(path)
-    picture = np.asarray(image.convert("L") if image.mode in ("1", "P", "LA", "PA") else image)
+    if image.mode in ("P", "PA"):  # of labels, whose first object is often dark: every colour but black is the animal
+        rgb = np.asarray(image.convert("RGB"))
+        grey = (rgb.min(-1) == rgb.max(-1)).all()
+        return np.ascontiguousarray(rgb[..., 0]) if grey else np.where(rgb.max(-1) > 0, 255, 0).astype(np.uint8)
+    picture = np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
     if picture.ndim == 3:  # three equal channels; an alpha channel says nothing about the animal
         picture = picture[..., :3].max(-1)
     return picture if picture.dtype == np.uint8 else (picture > picture.max() // 2).astype(np.uint8)

@@ -17,13 +17,14 @@ import numpy as np
 
 from mvfl.config.datasets import MarkerlessDataset
 from mvfl.data.alignment import Misfit, camera_misfits
-from mvfl.data.calibration import level_direction, read_calibration, upright
+from mvfl.data.calibration import read_calibration, upright
 from mvfl.data.evidence import LEAST_AREA, OrderFinding, culprit, judge_order
 from mvfl.data.folder import Blocks, block_split
 from mvfl.data.locating import Located, locate, moment
 from mvfl.data.mask_recording import make_masks
 from mvfl.data.masks import MaskSource
 from mvfl.data.outlines import doubted
+from mvfl.data.plausible import judge_unit, judge_up
 from mvfl.data.resampling import Framing, choose_framing, put_in_place, sample_name, turn_samples
 from mvfl.data.videos import common_count, video_size
 from mvfl.geometry.cameras import Camera, orbit_camera
@@ -38,11 +39,7 @@ from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.reading import read_table
 
-LEAST_UP = 0.3
-TILTED = 5.0  # degrees between the world's up and what cameras without roll agree on
-WITHOUT_ROLL = 3.0  # degrees; cameras that were mounted so tell where up is
 SMALL_ANIMAL = 1000  # recorded pixels; fewer are drawn larger than they were recorded
-SMALLEST_RIG, LARGEST_RIG = 30.0, 30_000.0  # mm between its outermost cameras
 LOOKED_AT = 2000  # frames from which cameras' errors are fitted
 
 
@@ -76,9 +73,10 @@ class Recording:
         """
         names = settings.camera_names()
         if len(names) < 2:
+            missing = "" if settings.folder.is_dir() else f" (there is no folder {settings.folder})"
             raise InputError(
-                f"{len(names)} videos fit {settings.videos}; at least two cameras are needed. Set datasets.{name}.videos, with "
-                "{camera} in place of the cameras' names."
+                f"{len(names)} videos fit {settings.folder / settings.videos}{missing}; at least two cameras are needed. Set "
+                f"datasets.{name}.folder, and videos with {{camera}} in place of the cameras' names."
             )
         videos = settings.files_of("videos")
         sizes = [video_size(video) for video in videos]
@@ -132,10 +130,10 @@ def _prepared(name: str, settings: MarkerlessDataset, out: Path, workers: int) -
     for older in (out / "state").glob("*/"):
         if older != state:
             shutil.rmtree(older, ignore_errors=True)  # of other settings or files
-    _judge_unit(settings, recording.cameras)
     located, dropped = locate(settings, recording.masks, recording.cameras, state / "frames.jsonl")
     _refuse_if_too_many(settings, recording.cameras, dropped, located)
-    _judge_up(settings, recording.cameras, located)
+    judge_up(settings, recording.cameras, located)
+    judge_unit(settings, recording.cameras, located)
     _blocks(settings, located)  # too few are found before the long pass
     order, misfits = judge(settings, recording.cameras, located)
     framing = choose_framing(settings, recording.cameras, located)
@@ -175,17 +173,6 @@ def make_masks_of(settings: MarkerlessDataset, out: Path, workers: int) -> None:
         )
     write_json(note, mark)
     Recording.open("<name>", settings, out, workers)
-
-
-def _judge_unit(settings: MarkerlessDataset, cameras: Sequence[LensCamera]) -> None:
-    """Say it when cameras stand closer together or further apart than any rig: figures in millimetres would be wrong."""
-    places = np.stack([c.camera.position for c in cameras]) * settings.unit_mm
-    apart = float(np.linalg.norm(places[:, None] - places, axis=-1).max())
-    if not SMALLEST_RIG < apart < LARGEST_RIG:
-        say(
-            f"Warning: by unit_mm {settings.unit_mm:g} the cameras stand up to {apart:.3g} mm apart. If the calibration is in "
-            "metres, set unit_mm: 1000; lengths in mm are wrong otherwise."
-        )
 
 
 def _blocks(settings: MarkerlessDataset, located: list[Located]) -> Blocks:
@@ -235,28 +222,6 @@ def judge(
     )
     sizes = np.median(np.sqrt(areas), axis=0)
     return order, camera_misfits(pixels, [c.camera for c in cameras], [f.frame for f in frames], sizes)
-
-
-def _judge_up(settings: MarkerlessDataset, cameras: Sequence[LensCamera], located: Sequence[Located]) -> None:
-    """Every later check would pass, since all would be turned alike: animals on their backs, or lying on their sides."""
-    up = float(np.mean([-c.camera.w2c[1, 2] for c in cameras]))  # how far "up" in the pictures is +Z in the world
-    height = np.mean([c.camera.position[2] for c in cameras]) - np.mean([f.centre[2] for f in located])
-    # Cameras mounted upside down look down on the animal all the same; from above, "up" in the picture says nothing.
-    looking_down = height > 0.5 * np.mean([np.linalg.norm(c.camera.position - located[0].centre) for c in cameras])
-    if up < LEAST_UP and not (up < -LEAST_UP and height > 0) and not looking_down:
-        raise InputError(
-            f"In {settings.calibration} the world's Z axis does not point up: in the pictures, up is {up:+.2f} of it (about +0.9 "
-            "is usual). Say where up is in datasets.<name>.up: '-z' (a chessboard on the floor), '-y' or 'y', a vector, "
-            "{level_camera: NAME}, or {floor: [three points]}."
-        )
-    level = level_direction(cameras)
-    rolls = [abs(np.degrees(np.arcsin(np.clip(c.camera.w2c[0, :3] @ level, -1, 1)))) for c in cameras]
-    tilt = float(np.degrees(np.arccos(np.clip(level[2], -1, 1))))
-    if len(cameras) > 2 and max(rolls) < WITHOUT_ROLL and tilt > TILTED:
-        say(
-            f"Warning: all cameras agree on an up that is {tilt:.1f} degrees away from datasets.<name>.up. Is the world tilted? In "
-            f"the calibration's world turned so far, up would be {np.round(level, 3).tolist()}."
-        )
 
 
 def mean_rig(name: str, cameras: Sequence[LensCamera], located: Sequence[Located], framing: Framing) -> Rig:

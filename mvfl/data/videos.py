@@ -87,7 +87,8 @@ def frame_count(path: Path) -> int:
         InputError: missing or damaged.
     """
     with open_video(path) as container, named_errors(path, "a video", "it is damaged: copy it again"):
-        return sum(1 for packet in container.demux(video=0) if packet.size)
+        # A part that was cut out without encoding it anew holds packets that no player shows.
+        return sum(1 for packet in container.demux(video=0) if packet.size and not packet.is_discard)
 
 
 def common_count(paths: Sequence[Path]) -> int:

@@ -173,7 +173,8 @@ def _dataset(name: str, dataset: Dataset) -> Iterator[Finding]:
     if isinstance(dataset, MarkerlessDataset):
         masks, videos = dataset.files_of("masks"), dataset.files_of("videos")
         if len(videos) < 2:
-            yield Finding(part, False, f"{len(videos)} videos fit {dataset.videos}; set datasets.{name}.videos")
+            fitting = f"{len(videos)} videos fit {dataset.folder / dataset.videos}"
+            yield Finding(part, False, f"{fitting}; set datasets.{name}.folder and videos")
             return
         absent = [str(p) for p in [*dataset.calibrations(), *videos] if not p.is_file()] + [str(m) for m in masks if not m.exists()]
         names = ", ".join(dataset.camera_names())

@@ -77,6 +77,14 @@ def evaluated(value: Any) -> Any:
     return os.environ.get(found[1], found[2]) if found else value
 
 
+def first_minutes(runtime: Any) -> int | None:
+    """Minutes of a job's first attempt: 240, "240 * attempt", or that within a limit as `site_profile` writes it."""
+    found = re.fullmatch(r"(?:min\()?(\d+) \* attempt(?:, (\d+)\))?", runtime) if isinstance(runtime, str) else None
+    if found:
+        return min(int(found[1]), int(found[2] or found[1]))
+    return runtime if isinstance(runtime, int) else None
+
+
 def check(profile: Path, memory: Mapping[str, float] | None = None) -> Iterator[Finding]:
     """All findings, in the order in which they must be mended.
 
@@ -132,8 +140,8 @@ def _request(rule: str, wanted: dict[Any, Any], known: dict[str, Partition], gib
         yield Finding(rule, False, f"partition '{name}' does not exist; set {variable} to {names}")
         return
     partition, faults = known[name], []
-    runtime, memory = wanted.get("runtime"), wanted.get("mem_mb")
-    if isinstance(runtime, int) and partition.minutes is not None and runtime > partition.minutes:
+    runtime, memory = first_minutes(wanted.get("runtime")), wanted.get("mem_mb")
+    if runtime is not None and partition.minutes is not None and runtime > partition.minutes:
         faults.append(f"runtime {runtime} min is longer than {name} allows ({partition.minutes}): lower it in the profile")
     if isinstance(memory, int) and memory > partition.megabytes:
         faults.append(f"mem_mb {memory} is more than any node of {name} has ({partition.megabytes})")
@@ -181,8 +189,9 @@ def site_profile(source: Path) -> dict[Any, Any]:
         partition = with_gpus if own.get("gpu") or "gpu" in str(own.get("gres", "")) else without
         if own is not default:
             own["slurm_partition"] = partition.name
-        if partition.minutes is not None and isinstance(own.get("runtime"), int):
-            own["runtime"] = min(own["runtime"], partition.minutes)
+        if partition.minutes is not None and (first := first_minutes(own.get("runtime"))) is not None:
+            grows, limit = isinstance(own["runtime"], str), partition.minutes
+            own["runtime"] = f"min({own['runtime']}, {limit})" if grows else min(first, limit)
     return settings
 
 

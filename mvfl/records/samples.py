@@ -62,6 +62,8 @@ def read_sample(folder: Path, views: int) -> Sample:
     cameras = [Camera.from_frame(frame, f"{path}, view {i}") for i, frame in enumerate(frames)]
     files = [folder / str(frame.get("file_path", f"images/cam_{i:03d}.png")) for i, frame in enumerate(frames)]
     for file in files:
+        if not file.is_relative_to(folder):
+            raise InputError(f"{path} names {file}; name pictures relative to the sample's folder, as images/cam_000.png.")
         if not file.is_file():
             raise InputError(f"{file} does not exist; restore the picture or remove the sample {folder.name}.")
     return Sample(folder, files, cameras, info)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mvfl.config.bases import Base, LocalBase
 from mvfl.config.datasets import Dataset, FolderDataset, MarkerlessDataset
-from mvfl.runtime.files import digest
+from mvfl.runtime.files import digest, sha256
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr")
 
 
 def recorded_files(data: Dataset) -> list[str]:
@@ -18,15 +20,17 @@ def recorded_files(data: Dataset) -> list[str]:
     return _existing([Path(data.rig), *cameras])
 
 
-def pictures_mark(data: Dataset) -> str:
-    """Changes when any picture of a person's folders is replaced; listing thousands as inputs would be slow."""
+def recorded_mark(data: Dataset) -> str:
+    """Changes when any file of a person's recording or folder is exchanged, for an older one, too."""
+    if isinstance(data, MarkerlessDataset):
+        folders = [folder for folder in data.files_of("masks") if folder.is_dir()]
+        files = [*data.files_of("videos"), *data.files_of("masks"), *(f for folder in folders for f in _visible(folder, "*"))]
+        files += _visible(data.sam2, "**/*") if data.sam2 else []
+        return digest([[*map(_content, data.calibrations())], [*map(_stamp, files)]])
     if isinstance(data, FolderDataset):
-        files = sorted(data.path.glob("sample_*/images/*"))
-    elif isinstance(data, MarkerlessDataset):
-        files = [f for folder in data.files_of("masks") if folder.is_dir() for f in sorted(folder.iterdir())]
-    else:
-        files = []
-    return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]) if files else ""
+        pictures = [f for f in _visible(data.path, "sample_*/**/*") if f.suffix.lower() in PICTURES or f.suffix == ".json"]
+        return digest([_content(Path(data.rig)), *map(_stamp, pictures)])
+    return digest([_content(Path(data.rig))])
 
 
 def weights_files(base: Base) -> list[str]:
@@ -36,5 +40,29 @@ def weights_files(base: Base) -> list[str]:
     return _existing([*sorted(base.path.glob("*/*.*")), *([base.gslrm] if base.gslrm else [])])
 
 
+def weights_mark(base: Base) -> str:
+    """Changes when any of them is exchanged, for an older one, too."""
+    return digest([_stamp(Path(f)) for f in weights_files(base)])
+
+
 def _existing(paths: Iterable[Path]) -> list[str]:
     return [str(p) for p in paths if p.is_file()]
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder, without what systems hide there (.DS_Store)."""
+    return [f for f in sorted(folder.glob(pattern)) if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+
+
+def _stamp(file: Path) -> list[str | int]:
+    """Size and time; of a file that is not there, or a link to nothing, its name alone."""
+    try:
+        found = file.stat()
+    except OSError:
+        return [str(file)]
+    return [str(file), found.st_size, found.st_mtime_ns]
+
+
+def _content(file: Path) -> list[str]:
+    """Hash of a small file: touching it changes nothing."""
+    return [str(file), sha256(file)] if file.is_file() else [str(file)]

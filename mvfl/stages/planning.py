@@ -233,13 +233,17 @@ class Plan:
         layout = self.layout
         e, step = self.experiment(name), self.verdict_step(name)
         paths = {
-            "data": layout.manifest(e.dataset), "prompts": layout.prompts(e.base, e.prompt_style).embeds,
             "synthetic": layout.synthetic(name), "report": layout.report(name), "base": layout.export(name),
         }  # fmt: skip
         checkpoint, verdict, model = layout.checkpoint(name, step), layout.verdict(name, step), layout.reconstruction(name)
         folders = {"train": checkpoint, "evaluate": verdict, "gslrm": model, "zero_shot": layout.zero_shot(e.dataset, e.base)}
         folders["reconstruct"] = layout.models(name)
-        return {k: [str(v)] for k, v in paths.items()} | {k: list(f.declared().values()) for k, f in folders.items()}
+        styles = dict.fromkeys([*(phase.prompt_style for phase in e.curriculum), e.prompt_style])
+        several = {
+            "data": [str(layout.manifest(d)) for d in e.datasets],
+            "prompts": [str(layout.prompts(e.base, style).embeds) for style in styles],
+        }
+        return several | {k: [str(v)] for k, v in paths.items()} | {k: list(f.declared().values()) for k, f in folders.items()}
 
     def targets(self) -> dict[str, list[str]]:
         """Stages of the first experiment by their name (`train`), of all experiments by both names (`train_mouse_6x_aug`)."""

@@ -12,7 +12,8 @@ import yaml
 
 from mvfl.config import bases, datasets, evaluation, experiment, gslrm, workflow
 from mvfl.config.bases import EMBEDDED, EmbeddedBase, LocalBase, image_size_of
-from mvfl.config.load import load_config
+from mvfl.config.datasets import MarkerlessDataset
+from mvfl.config.load import load_config, load_with_base
 from mvfl.config.strict import Strict
 from mvfl.runtime.files import InputError
 
@@ -114,6 +115,42 @@ def test_reading_a_configuration_does_not_load_torch() -> None:
 def test_the_error_names_the_overlay_that_holds_the_key(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mine\.yaml: experiments\.mouse_6x_aug\.training"):
         load_config(overlay(tmp_path, {"experiments": {"mouse_6x_aug": {"training": {"stepps": 1}}}}))
+
+
+def test_what_an_overlay_changes_of_a_data_set_or_within_a_list_is_its_own_fault(tmp_path: Path) -> None:
+    for fault in ({"exclude": "1-5"}, {"exclude": [1, "x"]}, {"cameras": ["a", "-b"]}):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"datasets": {"recording": fault}}))
+        with pytest.raises(InputError, match=r"mine\.yaml"):
+            load_with_base([tmp_path / "mine.yaml"])
+
+
+def test_cameras_may_be_called_by_numbers(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("datasets: {recording: {cameras: [0, 1]}}")
+    recording = load_with_base([tmp_path / "mine.yaml"]).datasets["recording"]
+    assert isinstance(recording, MarkerlessDataset) and recording.cameras == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["mvdiffusion", "samples"])
+def test_an_experiment_is_not_called_as_a_rule_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"experiments": {name: {"description": "x", "wandb_run": "x"}}}))
+    with pytest.raises(InputError, match="as rules are"):
+        load_with_base([tmp_path / "mine.yaml"])
+
+
+def test_two_pairs_of_data_set_and_base_never_share_a_folder(tmp_path: Path) -> None:
+    base, data = {"kind": "local", "path": "b"}, {"kind": "rodent", "rig": "ring60", "train": 2, "val": 1}
+    given = {"description": "x", "wandb_run": "x"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({
+        "bases": {"b": base, "night-b": base}, "datasets": {"day": data, "day-night": data},
+        "experiments": {"one": given | {"base": "night-b", "dataset": "day"}, "two": given | {"base": "b", "dataset": "day-night"}},
+    }))  # fmt: skip
+    with pytest.raises(InputError, match="would share a folder"):
+        load_with_base([tmp_path / "mine.yaml"])
+
+
+def test_results_may_lie_in_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("results: ~/mice")
+    assert load_with_base([tmp_path / "mine.yaml"]).results == Path.home() / "mice"
 
 
 def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def test_the_demo_needs_nothing_that_is_not_here() -> None:
 def test_recordings_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     findings = found()
-    assert findings["data recording"] == (False, "0 videos fit videos/{camera}.mp4; set datasets.recording.videos")
+    assert findings["data recording"] == (
+        False,
+        "0 videos fit recording/videos/{camera}.mp4; set datasets.recording.folder and videos",
+    )
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(
         "datasets: {rec: {kind: markerless, calibration: cams.json, videos: 'v{camera}.mp4', masks: 'm{camera}.mp4', cameras: 2}}\n"

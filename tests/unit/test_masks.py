@@ -82,11 +82,39 @@ def test_a_folder_holds_one_mask_per_frame_or_says_the_frame_in_the_name(tmp_pat
     assert every.size == (200, 200) and middles(every, {2, 9, 10, 11}) == {2: 62, 9: 69, 10: 70, 11: 71}, "10 comes after 9"
     some = MaskSource(save(tmp_path / "b", ["frame_0003.png", "frame_0010.png"]), 12)
     assert middles(some, {3, 4, 10}) == {3: 60, 4: None, 10: 61}
-    with pytest.raises(InputError, match="holds 2 masks, the videos have 12 frames"):
+    with pytest.raises(InputError, match="holds 2 masks; the videos have 12 frames"):
         MaskSource(save(tmp_path / "c", ["first.png", "second.png"]), 12)
     (tmp_path / "d").mkdir()
+    times = MaskSource(save(tmp_path / "e", ["1712.png", "1754.png", "1801.png"]), 3)
+    assert middles(times, {0, 2}) == {0: 60, 2: 62}, "as many as frames, called by their times"
+    cameras = MaskSource(save(tmp_path / "f", ["a_cam1.png", "b_cam1.png"]), 2)
+    assert middles(cameras, {0, 1}) == {0: 60, 1: 61}, "the number is the camera's"
     with pytest.raises(InputError, match="holds no mask pictures"):
         MaskSource(tmp_path / "d", 12)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["0.png", "1.png", "3.png", "overlay.png"], r"holds overlay\.png among masks that are numbered"),
+        (["0.png", "1.png", "3.png", "4.png"], "4 masks, numbered 0 to 4; the videos have 4 frames"),
+        (["1.png", "2.png", "3.png"], "3 masks, numbered 1 to 3; .* the first one included"),
+    ],
+)
+def test_masks_that_would_shift_against_the_pictures_are_refused(tmp_path: Path, names: list[str], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        MaskSource(save(tmp_path / "masks", names), 4)
+
+
+def test_the_first_label_of_a_coloured_palette_is_the_animal(tmp_path: Path) -> None:
+    """Tools that segment videos write palettes in which it is dark red."""
+    labels = Image.fromarray((disc() > 0).astype(np.uint8), "P")
+    labels.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    labels.save(tmp_path / "labels.png")
+    assert np.array_equal(read_mask(tmp_path / "labels.png"), disc())
+    grey = Image.fromarray(disc() // 2).convert("P")
+    grey.save(tmp_path / "grey.png")
+    assert read_mask(tmp_path / "grey.png").max() == 127, "half transparent is half transparent"
 
 
 def test_a_mask_file_that_is_no_picture_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,11 +15,13 @@ from PIL import Image
 from mvfl.config.datasets import MarkerlessDataset
 from mvfl.config.patterns import names_in
 from mvfl.data import recording
+from mvfl.data.locating import Located
 from mvfl.data.masks import read_mask
 from mvfl.data.pictures import read_rgba
+from mvfl.data.plausible import judge_unit
 from mvfl.data.recording import make_masks_of
 from mvfl.data.resampling import put_in_place
-from mvfl.data.videos import read_frames, video_size
+from mvfl.data.videos import frame_count, read_frames, video_size
 from mvfl.geometry.cameras import Camera
 from mvfl.geometry.lens import LensCamera
 from mvfl.runtime.files import InputError, folder_bytes
@@ -93,12 +96,35 @@ def test_another_split_repeats_no_work_and_another_size_does() -> None:
     assert mark() == mark(test_fraction=0.3, val_fraction=0.2, gap=4) != mark(image_size=64)
 
 
+def test_frames_that_were_cut_off_without_encoding_anew_are_not_counted(tmp_path: Path) -> None:
+    """`ffmpeg -ss 5 -c copy` leaves them in the file, before its beginning."""
+    whole, part = tmp_path / "whole.mp4", tmp_path / "part.mp4"
+    with av.open(str(whole), "w") as film:
+        stream = film.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        pictures = [av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * i, np.uint8), format="rgb24") for i in range(12)]
+        film.mux([packet for picture in [*pictures, None] for packet in stream.encode(picture)])
+    with av.open(str(whole)) as source, av.open(str(part), "w", options={"avoid_negative_ts": "disabled"}) as film:
+        stream = film.add_stream_from_template(source.streams.video[0])
+        for packet in (p for p in source.demux(video=0) if p.size):
+            packet.pts, packet.dts, packet.stream = packet.pts - 5 * packet.duration, packet.dts - 5 * packet.duration, stream
+            film.mux(packet)
+    assert frame_count(whole) == 12 and frame_count(part) == 7
+    shown = [int(picture.mean()) for _, picture in read_frames(part, set(range(7)))]
+    assert len(shown) == 7 and shown[0] == pytest.approx(100, abs=6), "the sixth is the first"
+
+
 def test_a_calibration_in_metres_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
     cameras = [LensCamera(str(at), Camera(64, 64, 60, 60, 32, 32, np.eye(4) - at * np.eye(4, k=3))) for at in (0.0, 0.5)]
-    for unit, said in ((1.0, True), (1000.0, False)):
+    mouse = Located(0, [], np.array([0, 0, 0.6]), 0.0, [], [], [0.08, 0.06])  # 0.1 units large
+    for unit, said in ((1.0, True), (10.0, True), (1000.0, False)):
         settings = MarkerlessDataset(kind="markerless", calibration=Path("c.toml"), videos="{camera}.mp4", unit_mm=unit)
-        recording._judge_unit(settings, cameras)
-        assert ("set unit_mm: 1000" in capsys.readouterr().err) is said
+        judge_unit(settings, cameras, [mouse])
+        assert ("in centimetres, set unit_mm: 10, in metres 1000" in capsys.readouterr().err) is said
+    apart = [replace(c, camera=replace(c.camera, w2c=np.eye(4) - 50 * at * np.eye(4, k=3))) for at, c in enumerate(cameras)]
+    settings = MarkerlessDataset(kind="markerless", calibration=Path("c.toml"), videos="{camera}.mp4")
+    judge_unit(settings, apart, [replace(mouse, extents=[0.08, 0.0016])])
+    assert "the animal is" in capsys.readouterr().err, "cameras 50 mm apart are possible, an animal of a tenth of one is not"
 
 
 def test_samples_are_copied_where_a_disk_knows_no_links_and_the_old_ones_go_last(

@@ -9,7 +9,7 @@ import yaml
 
 from mvfl.config.load import load_config
 from mvfl.inspection.gpu_memory import card_gib, needs
-from mvfl.inspection.slurm import check, minutes_of, probe, site_profile
+from mvfl.inspection.slurm import check, first_minutes, minutes_of, probe, site_profile
 from mvfl.runtime.files import InputError
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "slurm"
@@ -100,6 +100,15 @@ def test_a_profile_made_for_the_cluster_fits_it(cluster: Path) -> None:
     )
     assert made["default-resources"]["slurm_partition"] == "short" and made["slurm-status-command"] == "squeue"
     assert all(good for good, _ in findings(cluster).values())
+
+
+def test_limits_that_grow_with_each_attempt_are_compared_too(cluster: Path) -> None:
+    made = site_profile(PROFILE)
+    grown = made["set-resources"]["cache_latents"] | {"runtime": "600 * attempt"}
+    (cluster / "config.yaml").write_text(yaml.safe_dump(made | {"set-resources": {"cache_latents": grown}}))
+    assert "runtime 600 min is longer than volta allows (480)" in findings(cluster)["cache_latents"][1]
+    assert made["set-resources"]["cache_latents"]["runtime"] == "min(240 * attempt, 480)", "the third attempt would not be let in"
+    assert first_minutes("min(240 * attempt, 120)") == 120 and first_minutes(7) == 7 and first_minutes("?") is None
 
 
 def test_a_silent_controller_is_named(cluster: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, snakemake
+from running import ROOT, jobs, snakemake
 
 from mvfl.config.load import load_config
 from mvfl.inspection.stale import stale_results
@@ -59,9 +59,14 @@ def test_lost_results_are_written_again_without_training(finished: Path) -> None
     assert begun(finished, "gslrm")[attempts:] == [2], "nothing was left to train"
 
 
-def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path) -> None:
+def test_the_number_of_jobs_that_draw_plans_nothing(finished: Path, tmp_path: Path) -> None:
     again(finished)
     assert "Nothing to be done" in again(finished, "-n", "--set-scatter", "synthetic=3")
+    other = tmp_path / "other.yaml"
+    other.write_text("defaults: {synthetic: {train: 1}}")
+    files = ("ci", str(finished / "override.yaml"), str(other))
+    changed = jobs(snakemake("-n", "--set-scatter", "synthetic=3", results=finished, config=files))
+    assert {"generate_synthetic", "join_synthetic", "finetune_gslrm"} <= set(changed), "other views, in other pieces"
 
 
 def test_results_without_snakemake_s_notes_are_compared_with_the_configuration(finished: Path, tmp_path: Path) -> None:

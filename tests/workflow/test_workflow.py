@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import snakemake
+from running import jobs, snakemake
 
 from mvfl.config.bases import LocalBase
 from mvfl.config.load import load_config
@@ -29,13 +29,6 @@ from mvfl.stages.reconstructor import Reconstructor
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-
-
-def jobs(text: str) -> dict[str, int]:
-    """The table of jobs that a dry run prints."""
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.S | re.M)
-    assert table, text[-2000:]
-    return {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}
 
 
 def test_the_first_plan_goes_up_to_the_verdict() -> None:
@@ -142,7 +135,14 @@ def test_mended_cameras_and_pictures_of_a_folder_are_noticed(tmp_path: Path, fin
     os.utime(picture, (1, 1))  # replaced by another one
     assert "prepare_dataset" in jobs(planned("-n"))
     planned()
+    (picture.parent / ".DS_Store").touch()
+    assert "Nothing to be done" in planned("-n"), "what a system hides there is no picture"
+    (picture.parent / "cam_009.png").symlink_to("nowhere")
+    assert "prepare_dataset" in jobs(planned("-n")), "a link to nothing is no reason to fail"
+    (picture.parent / "cam_009.png").unlink()
     cameras = data / "sample_000001" / "opencv_cameras.json"
+    os.utime(cameras, (1, 1))  # an older calibration put in its place
+    assert "prepare_dataset" in jobs(planned("-n"))
     cameras.write_text(cameras.read_text() + "\n")
     assert "prepare_dataset" in jobs(planned("-n"))
 
