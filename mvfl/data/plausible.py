@@ -38,7 +38,7 @@ def judge_up(settings: MarkerlessDataset, cameras: Sequence[LensCamera], located
     if up < LEAST_UP and not (up < -LEAST_UP and height > 0) and not looking_down:
         raise InputError(
             f"In {settings.calibration} the world's Z axis does not point up: in the pictures, up is {up:+.2f} of it (about +0.9 "
-            "is usual). Say where up is in datasets.<name>.up: '-z' (a chessboard on the floor), '-y' or 'y', a vector, "
+            "is usual). Say where up is in datasets.<name>.up (loose pictures: --up): '-z' (a chessboard on the floor), '-y' or 'y', a vector, "
             "{level_camera: NAME}, or {floor: [three points]}."
         )
     level = level_direction(cameras)

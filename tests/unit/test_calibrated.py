@@ -139,6 +139,15 @@ def test_pictures_are_in_natural_order_for_a_calibration_without_names(lab: Path
     assert torch.equal(moments[0].rgba, moments[1].rgba)
 
 
+def test_a_world_that_does_not_stand_upright_or_has_another_unit_is_said(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for up in ("-z", "y"):
+        with pytest.raises(InputError, match="Z axis does not point up"):
+            read_moment(pictures(lab), BY_ALPHA, Calibration(lab / "cameras.json", up_of(up)), 64)
+    for unit, said in ((1.0, False), (0.1, True)):
+        read_moment(pictures(lab), BY_ALPHA, Calibration(lab / "cameras.json", unit_mm=unit), 64)
+        assert ("lengths in mm are wrong otherwise" in capsys.readouterr().err) is said
+
+
 def test_what_does_not_belong_together_is_said(lab: Path) -> None:
     swapped = [Image.open(lab / f"{number}.png") for number in (1, 0, 3, 2)]
     (lab / "swapped").mkdir(exist_ok=True)
