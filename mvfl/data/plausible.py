@@ -38,8 +38,8 @@ def judge_up(settings: MarkerlessDataset, cameras: Sequence[LensCamera], located
     if up < LEAST_UP and not (up < -LEAST_UP and height > 0) and not looking_down:
         raise InputError(
             f"In {settings.calibration} the world's Z axis does not point up: in the pictures, up is {up:+.2f} of it (about +0.9 "
-            "is usual). Say where up is in datasets.<name>.up (loose pictures: --up): '-z' (a chessboard on the floor), '-y' or 'y', "
-            "a vector, {level_camera: NAME}, or {floor: [three points]}."
+            "is usual). Say where up is in datasets.<name>.up (loose pictures: --up): '-z' (a chessboard on the floor), '-y' or "
+            "'y', a vector, {level_camera: NAME}, or {floor: [three points]}."
         )
     level = level_direction(cameras)
     rolls = [abs(np.degrees(np.arcsin(np.clip(c.camera.w2c[0, :3] @ level, -1, 1)))) for c in cameras]
