@@ -95,7 +95,7 @@ def _numbered(folder: Path, frames: int) -> dict[int, Path]:
     named = len(set(numbers)) == len(numbers) > (len(files) > 1)  # else the number is something else, as a camera's
     if named and (strange := [f.name for f, e in ends.items() if not e]):
         raise InputError(f"{folder} holds {strange[0]} among masks that are numbered; move it away.")
-    whole = named and max(numbers) - min(numbers) + 1 == len(numbers)
+    whole = named and len(set(np.diff(sorted(numbers)))) <= 1  # in equal steps
     times = named and max(numbers) - min(numbers) > 2 * len(numbers)  # names that are no numbers of frames
     if len(files) == frames and (not named or whole or times):
         return dict(enumerate(files))

@@ -64,10 +64,6 @@ class Gaussians:
     def __getitem__(self, index: Int[Tensor, " k"] | Bool[Tensor, " n"]) -> Gaussians:
         return Gaussians(self.xyz[index], self.sh[index], self.log_scales[index], self.rotations[index], self.opacity_logits[index])
 
-    def to(self, device: torch.device) -> Gaussians:
-        """The same on a device."""
-        return Gaussians(*(t.to(device) for t in vars(self).values()))
-
     def detached(self) -> Gaussians:
         """The same values without a graph, float32, on the CPU."""
         return Gaussians(*(t.detach().float().cpu() for t in vars(self).values()))

@@ -91,7 +91,7 @@ class _Stored(Sequence[Gaussians]):
 
     def __getitem__(self, index: int) -> Gaussians:  # type: ignore[override]
         if self.latest is None or self.latest[0] != index:
-            self.latest = (index, load_ply(self.files[index]).to(device()))
+            self.latest = (index, Gaussians(*(t.to(device()) for t in vars(load_ply(self.files[index])).values())))
         return self.latest[1]
 
 

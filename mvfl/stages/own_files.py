@@ -23,8 +23,9 @@ def recorded_files(data: Dataset) -> list[str]:
 def recorded_mark(data: Dataset) -> str:
     """Changes when any file of a person's recording or folder is exchanged, for an older one, too."""
     if isinstance(data, MarkerlessDataset):
-        folders = [folder for folder in data.files_of("masks") if folder.is_dir()]
-        files = [*data.files_of("videos"), *data.files_of("masks"), *(f for folder in folders for f in _visible(folder, "*"))]
+        files = data.files_of("videos")
+        for mask in data.files_of("masks"):
+            files += _visible(mask, "*") if mask.is_dir() else [mask]
         files += _visible(data.sam2, "**/*") if data.sam2 else []
         return digest([[*map(_content, data.calibrations())], [*map(_stamp, files)]])
     if isinstance(data, FolderDataset):

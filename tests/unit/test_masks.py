@@ -87,6 +87,8 @@ def test_a_folder_holds_one_mask_per_frame_or_says_the_frame_in_the_name(tmp_pat
     (tmp_path / "d").mkdir()
     times = MaskSource(save(tmp_path / "e", ["1712.png", "1754.png", "1801.png"]), 3)
     assert middles(times, {0, 2}) == {0: 60, 2: 62}, "as many as frames, called by their times"
+    steps = MaskSource(save(tmp_path / "g", ["10.png", "12.png", "14.png"]), 3)
+    assert middles(steps, {0, 2}) == {0: 60, 2: 62}, "every second frame was exported, of the video, too"
     cameras = MaskSource(save(tmp_path / "f", ["a_cam1.png", "b_cam1.png"]), 2)
     assert middles(cameras, {0, 1}) == {0: 60, 1: 61}, "the number is the camera's"
     with pytest.raises(InputError, match="holds no mask pictures"):
