@@ -22,7 +22,7 @@ from mvfl.gslrm.watching import Look, Watch
 from mvfl.runtime.devices import Pace, accelerator
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
-from mvfl.runtime.loop import Tail, agreed
+from mvfl.runtime.loop import Tail, agreed, left_together
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.tracking import Run, Tracker
 from mvfl.runtime.training_state import StopRequest, TrainingState
@@ -128,13 +128,11 @@ class GslrmTraining:
         tail = Tail(self.state, self.stop, s.steps, s.checkpoint_every, self.snapshot, "lower gslrm.learning_rate")
         tracker = Tracker(self.folder, run, active=self.main, step=self.step, until=s.steps)
         pace = Pace(self.step, s.batch_size)
-        stopping = spent = False
-        with (
-            tracker, Bar("gslrm", s.steps, start=self.step) as bar, self.batches, ThreadPoolExecutor(2) as assemblers,
-        ):  # fmt: skip
+        bar = Bar("gslrm", s.steps, start=self.step)
+        with left_together(self.accelerator), tracker, bar, self.batches, ThreadPoolExecutor(2) as assemblers:
             coming = deque(assemblers.submit(self.batches.at, at) for at in range(self.step, self.step + AHEAD))
             ended = self.watch.is_hopeless
-            while self.step < s.steps and not (ended or stopping):
+            while self.step < s.steps and not ended:
                 seen, wanted = (views.to(self.device) for views in coming.popleft().result())
                 coming.append(assemblers.submit(self.batches.at, self.step + AHEAD))
                 losses = self._compare(seen, wanted)
@@ -146,8 +144,7 @@ class GslrmTraining:
                 stopping, spent, ended = agreed(self.accelerator, bool(self.stop), self.stop.time_spent, self.watch.is_hopeless)
                 if self.main:
                     tail.save_if_due(self.step, stopping or ended)
-        self.accelerator.wait_for_everyone()  # who leaves first has the others killed, and the first process is still saving
-        tail.leave_if_stopping(self.step, stopping and not ended, spent)
+                tail.leave_if_stopping(self.step, stopping and not ended, spent)
         self.stop.release()
 
     def _look(self, tracker: Tracker) -> None:

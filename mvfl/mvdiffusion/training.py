@@ -27,7 +27,7 @@ from mvfl.runtime.devices import Pace, accelerator, compiles, processes, same_bi
 from mvfl.runtime.endings import Collapsed
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
-from mvfl.runtime.loop import Tail, agreed, each_share
+from mvfl.runtime.loop import Tail, agreed, each_share, left_together
 from mvfl.runtime.progress import Bar, say
 from mvfl.runtime.randomness import generator
 from mvfl.runtime.tracking import Run, Tracker
@@ -172,9 +172,9 @@ class MultiViewTraining:
         tail = Tail(self.state, self.stop, self.until, t.checkpoint_every, self.snapshot, remedy)
         tracker = Tracker(self.folder, run, active=self.main, step=self.step, until=self.until)
         pace = Pace(self.step, t.batch_size * t.gradient_accumulation)
-        stopping = collapsed = spent = False
-        with tracker, Bar("train", self.until, start=self.step) as bar, ThreadPoolExecutor(1) as reader:
-            while self.step < self.until and not (stopping or collapsed):
+        bar = Bar("train", self.until, start=self.step)
+        with left_together(self.accelerator), tracker, bar, ThreadPoolExecutor(1) as reader:
+            while self.step < self.until:
                 losses = self.advance(tail, reader)
                 if self.step % t.log_every == 0 or self.step == self.until:
                     self._log(losses, tracker, bar, pace)
@@ -183,10 +183,9 @@ class MultiViewTraining:
                 stopping, collapsed, spent = agreed(self.accelerator, bool(self.stop), bool(self.collapsed), self.stop.time_spent)
                 if self.main:
                     tail.save_if_due(self.step, stopping)
-        self.accelerator.wait_for_everyone()  # who leaves first has the others killed, and the first process is still saving
-        if collapsed:
-            self._end_collapsed()
-        tail.leave_if_stopping(self.step, stopping, spent)
+                if collapsed:
+                    self._end_collapsed()
+                tail.leave_if_stopping(self.step, stopping, spent)
         self.stop.release()
 
     def advance(self, tail: Tail, reader: Executor) -> Tensor:

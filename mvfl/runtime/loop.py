@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mvfl.runtime.endings import TimeSpent, Unfinished
+from mvfl.runtime.endings import Collapsed, TimeSpent, Unfinished
 from mvfl.runtime.files import InputError
 from mvfl.runtime.training_state import StopRequest, TrainingState
 
@@ -22,6 +23,19 @@ def agreed(accelerator: Accelerator, *wishes: bool) -> list[bool]:
     """Whether any process wishes it: all leave a loop at the same step, or the others would wait for ever."""
     told = torch.tensor([float(wish) for wish in wishes], device=accelerator.device)
     return (accelerator.reduce(told) > 0).tolist()
+
+
+@contextlib.contextmanager
+def left_together(accelerator: Accelerator) -> Iterator[None]:
+    """All processes leave at once in an ending that they agreed on.
+
+    A launcher kills the others once one has left, and the first process is then still saving its state or telling W&B.
+    """
+    try:
+        yield
+    except (Unfinished, Collapsed):
+        accelerator.wait_for_everyone()
+        raise
 
 
 def each_share(count: int, processes: int, setting: str, things: str) -> int:

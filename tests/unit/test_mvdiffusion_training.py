@@ -33,6 +33,7 @@ from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.records.provenance import Provenance
 from mvfl.runtime.endings import Collapsed, Unfinished
 from mvfl.runtime.files import InputError
+from mvfl.runtime.tracking import read_attempts
 from mvfl.stages import latents
 from mvfl.stages.base import prepare_base
 from mvfl.stages.jobs import LatentsJob, TrainJob
@@ -82,6 +83,7 @@ def test_a_signal_saves_the_state_and_the_next_run_goes_on(
     with pytest.raises(Unfinished, match=r"Stopped at step 2 of 4 \(received SIGTERM\)"):
         train(stopped)
     assert not stopped.out.exists()
+    assert read_attempts(stopped.state)[-1]["reason"] == "Unfinished", "and W&B is told so"
     train(stopped)
     assert len(calls) == 4
     assert same_weights(whole, stopped)
