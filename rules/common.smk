@@ -23,7 +23,7 @@ shell.prefix(
 )
 
 try:
-    *overlays, basis = map(Path, workflow.configfiles)
+    *overlays, basis = map(Path, workflow.configfiles)  # the Snakefile's own is last
     CONFIG = parse_config(config, [basis, *overlays])
 except InputError as error:
     raise WorkflowError(str(error)) from None

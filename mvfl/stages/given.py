@@ -26,9 +26,9 @@ from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.samples import CAMERAS, read_sample
 from mvfl.runtime.files import InputError, digest, sha256
 from mvfl.runtime.reading import require_file
+from mvfl.stages.own_files import PICTURES
 from mvfl.stages.reconstructor import Reconstructor
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 Frame = UInt8[np.ndarray, "height width 3"]
 

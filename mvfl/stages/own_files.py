@@ -9,7 +9,7 @@ from mvfl.config.bases import Base, LocalBase
 from mvfl.config.datasets import Dataset, FolderDataset, MarkerlessDataset
 from mvfl.runtime.files import digest, sha256
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def recorded_files(data: Dataset) -> list[str]:
@@ -38,7 +38,7 @@ def weights_files(base: Base) -> list[str]:
     """Weights of a person's base folder, so that an exchange of them is noticed."""
     if not isinstance(base, LocalBase):
         return []
-    return _existing([*sorted(base.path.glob("*/*.*")), *([base.gslrm] if base.gslrm else [])])
+    return _existing([*_visible(base.path, "*/*.*"), *([base.gslrm] if base.gslrm else [])])
 
 
 def weights_mark(base: Base) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mvfl.config.datasets import MarkerlessDataset
 from mvfl.config.load import load_with_base
-from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
+from mvfl.gslrm.scoring import infer, pictures_without_model, render_views, score_pictures
 from mvfl.gslrm.views import Views, load_views
 from mvfl.layout import Layout
 from mvfl.metrics.pictures import save_grid
@@ -179,8 +179,9 @@ def from_others(manifest: Manifest, frames: Sequence[str], models: dict[str, Rec
             pictures: dict[str, Pictures] = {}
             for title, model in models.items():
                 place = next(model.gslrm.parameters()).device
-                rendered, _ = evaluate_views(model.gslrm, seen.to(place), wanted.to(place), "auto")
-                pictures[f"{title}: 3D"] = rendered.images.cpu()
+                made = infer(model.gslrm, Views.stacked([seen.to(place)]))
+                rendered = render_views(made, Views.stacked([wanted.to(place)]), "auto").images[0]
+                pictures[f"{title}: 3D"] = rendered.clamp(0, 1).cpu()
             out.append(Judged.of(camera, wanted, pictures | pictures_without_model(seen, wanted), keep=name == frames[0]))
     return out
 

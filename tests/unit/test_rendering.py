@@ -14,7 +14,9 @@ from mvfl.geometry.cameras import orbit_camera
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.export import save_film
 from mvfl.gslrm.gaussians import SH_C0, Gaussians
+from mvfl.gslrm.ply import load_ply, save_ply
 from mvfl.gslrm.rendering import BLUR, render, render_objects
+from mvfl.stages.models_page import _Stored
 
 
 def one(xyz: list[float], scale: float, opacity: float, colour: list[float]) -> Gaussians:
@@ -120,3 +122,15 @@ def test_a_film_shows_the_object_turning_once(tmp_path: Path) -> None:
         assert film.streams.video[0].average_rate == 30
     columns = [float(np.average(np.arange(64), weights=(255 - f.astype(float)).sum(0) + 1e-9)) for f in frames]
     assert len(frames) == 8 and max(columns) - min(columns) > 8, "the spot wanders to both sides"
+
+
+def test_a_film_of_many_models_reads_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, read = [tmp_path / "dark.ply", tmp_path / "light.ply"], []
+    for file, grey in zip(files, (0.1, 0.6), strict=True):
+        save_ply(one([0.0, 0.0, 0.0], 0.2, 0.98, [grey] * 3), file)
+    monkeypatch.setattr("mvfl.stages.models_page.load_ply", lambda file: [read.append(file.stem), load_ply(file)][1])
+    save_film(_Stored(files), tmp_path / "film.mp4", views=6, size=64)
+    assert read == ["dark", "light"] * 2, "once for the size of the picture, once for its frames"
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        darkest = [int(frame.to_ndarray(format="gray").min()) for frame in film.decode(video=0)]
+    assert len(darkest) == 6 and max(darkest[:3]) + 60 < min(darkest[3:]), "half of the frames for each"
