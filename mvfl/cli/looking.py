@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mvfl.cli.options import LOOK, PEOPLE
+from mvfl.cli.options import LOOK, PEOPLE, show
 from mvfl.runtime.files import InputError
 
 looking_app = typer.Typer()
@@ -20,22 +20,13 @@ PROFILE = Path("profiles/slurm")
 benchmark_app = typer.Typer(no_args_is_help=True, help="Benchmarks: the judging, speed at full size, a real recording.")
 
 
-@benchmark_app.callback()
-def _benchmarks() -> None:
-    """Benchmarks: the judging, speed at full size, a real recording."""
-
-
 @looking_app.command(rich_help_panel=PEOPLE)
 def doctor(files: Annotated[list[Path] | None, typer.Argument(help="configuration and overlays")] = None) -> None:
     """Look whether this machine and everything the configuration names are ready; status 1 when something is not."""
     from mvfl.config.load import load_with_base
     from mvfl.inspection.doctor import examine
 
-    findings = examine(load_with_base(files))
-    for finding in findings:
-        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
-    if not all(f.good for f in findings):
-        raise typer.Exit(1)
+    show(examine(load_with_base(files)))
 
 
 @slurm_app.command("check")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -41,6 +42,16 @@ def begin(log: Path | None, threads: int) -> int:
     used = min(threads, os.cpu_count() or threads)
     limit_threads(used)
     return used
+
+
+def show(findings: Iterable[tuple[str, bool, str]]) -> None:
+    """Print part, whether it is in order, and what was found, of each thing looked at; status 1 when one is not in order."""
+    every = True
+    for part, good, text in findings:
+        every &= good
+        typer.echo(f"{'ok ' if good else 'BAD'}  {part:<24} {text}")
+    if not every:
+        raise typer.Exit(1)
 
 
 def numbers(option: str, text: str, kind: type[Number], count: int | None = None, names: str = "") -> tuple[Number, ...]:

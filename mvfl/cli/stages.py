@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mvfl.cli.options import PEOPLE, PLUMBING, Log, Minutes, Threads, begin
+from mvfl.cli.options import PEOPLE, PLUMBING, Log, Minutes, Threads, begin, show
 from mvfl.runtime.files import InputError
 
 stages_app = typer.Typer()
@@ -116,10 +116,7 @@ def check_base(
     from mvfl.inspection import base_check
 
     findings = base_check.check_base(folder, gslrm) if folder.is_dir() else base_check.check_record(folder)
-    for finding in findings:
-        typer.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.part:<24} {finding.text}")
-    if not all(f.good for f in findings):
-        raise typer.Exit(1)
+    show(findings)
 
 
 @base_app.command("original")

@@ -30,22 +30,20 @@ def grid_points(side: int, half: float = HALF_SIDE) -> Float[Tensor, "point 3"]:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
 
 
-def sample_pictures(
-    pictures: Float[Tensor, "view channel height width"], projections: Float[Tensor, "view 3 4"], points: Float[Tensor, "point 3"]
-) -> tuple[Float[Tensor, "view channel point"], Float[Tensor, "view point"]]:
-    """Values of the pictures at the projections of world points (bilinear), and the points' depths."""
-    height, width = pictures.shape[-2:]
-    homogeneous = torch.cat([points, torch.ones(len(points), 1)], 1)
-    u, v, depth = (projections @ homogeneous.T).unbind(1)
-    grid = torch.stack([2 * u / depth / width - 1, 2 * v / depth / height - 1], -1)
-    return F.grid_sample(pictures, grid[:, None], align_corners=False)[:, :, 0], depth
+def _projected(projections: Float[Tensor, "view 3 4"], points: Float[Tensor, "point 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Column, row (pixels) and depth of each point in each view."""
+    u, v, depth = (projections @ torch.cat([points, torch.ones(len(points), 1)], 1).T).unbind(1)
+    return u / depth, v / depth, depth
 
 
 def carve(
     masks: Float[Tensor, "view 1 height width"], projections: Float[Tensor, "view 3 4"], points: Float[Tensor, "point 3"]
 ) -> Float[Tensor, "view point"]:
-    """Silhouette value of every point in every view; the hull is where all of them are above one half."""
-    return sample_pictures(masks, projections, points)[0][:, 0]
+    """Silhouette value (bilinear) of every point in every view; the hull is where all of them are above one half."""
+    height, width = masks.shape[-2:]
+    column, row, _ = _projected(projections, points)
+    grid = torch.stack([2 * column / width - 1, 2 * row / height - 1], -1)
+    return F.grid_sample(masks, grid[:, None], align_corners=False)[:, 0, 0]
 
 
 def reproject(
@@ -54,9 +52,7 @@ def reproject(
     """Silhouettes of occupied voxels, each as a square of 2 reach + 1 pixels."""
     out = torch.zeros(len(projections), size, size)
     if len(occupied):
-        homogeneous = torch.cat([occupied, torch.ones(len(occupied), 1)], 1)
-        u, v, depth = (projections @ homogeneous.T).unbind(1)
-        column, row = (u / depth).long().clamp(0, size - 1), (v / depth).long().clamp(0, size - 1)
+        column, row = (t.long().clamp(0, size - 1) for t in _projected(projections, occupied)[:2])
         for view in range(len(out)):
             out[view, row[view], column[view]] = 1
     return F.max_pool2d(out[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0

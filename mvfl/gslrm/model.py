@@ -26,11 +26,8 @@ class GslrmConfig:
         free_gaussians: Gaussians that belong to no pixel.
         sh_degree: degree of the spherical harmonics.
         plucker: `custom` = rgb, direction, nearest point (published); `augmented` = rgb, moment, direction, nearest
-            point; `plain` = rgb, moment, direction.
+            point.
         reference_marker: adds an embedding that tells view 0 from the others (published: false).
-        depth_bias: added to the depth channel before its sigmoid.
-        depth_range: nearest and farthest depth, for plain channels only.
-        depth_from_origin: plain channels only: centre the depth on the distance of the world origin.
         clip_xyz: clamp pixel Gaussians to [-1, 1].
     """
 
@@ -41,11 +38,8 @@ class GslrmConfig:
     layers: int = 24
     free_gaussians: int = 2
     sh_degree: int = 0
-    plucker: Literal["custom", "augmented", "plain"] = "custom"
+    plucker: Literal["custom", "augmented"] = "custom"
     reference_marker: bool = False
-    depth_bias: float = 0.0
-    depth_range: tuple[float, float] | None = None
-    depth_from_origin: bool = False
     clip_xyz: bool = False
 
     @property
@@ -186,9 +180,7 @@ class Gslrm(nn.Module):
         rgb = 2 * images - 1
         if self.config.plucker == "custom":
             return torch.cat([rgb, rays.directions, near], dim=2)
-        moment = torch.linalg.cross(origins, rays.directions, dim=-3)
-        parts = [rgb, moment, rays.directions]
-        return torch.cat([*parts, near] if self.config.plucker == "augmented" else parts, dim=2)
+        return torch.cat([rgb, torch.linalg.cross(origins, rays.directions, dim=-3), rays.directions, near], dim=2)
 
     def decode_raw(
         self, images: Float[Tensor, "b v 3 height width"], rays: Rays
@@ -211,21 +203,12 @@ class Gslrm(nn.Module):
         return self.gaussian_upsampler(x[:, :g]), rearrange(pixel, "b t (q c) -> b (t q) c", c=self.config.gaussian_channels)
 
     def depths(self, raw: Float[Tensor, "b v 3 height width"], rays: Rays) -> Float[Tensor, "b v 1 height width"]:
-        """Distance along the ray, from the mean of the three raw xyz channels.
+        """Distance along the ray, from the mean m of the three raw xyz channels.
 
-        With the published channels: 1.8 (2 sigmoid(m) - 1) - o.d, that is +-1.8 about the point nearest to the origin.
+        1.8 (2 sigmoid(m) - 1) - o.d, that is +-1.8 about the point nearest to the origin.
         """
-        c = self.config
-        fraction = torch.sigmoid(raw.mean(-3, keepdim=True) + c.depth_bias)
-        origins = rays.origins[..., None, None]
-        if c.plucker != "plain":
-            return 1.8 * (2 * fraction - 1) - (origins * rays.directions).sum(-3, keepdim=True)
-        if c.depth_range is not None:
-            near, far = c.depth_range
-            return fraction * (far - near) + near
-        if c.depth_from_origin:
-            return 1.8 * (2 * fraction - 1) + origins.norm(dim=-3, keepdim=True)
-        return 1.5 * (2 * fraction - 1) + 2.7
+        fraction = torch.sigmoid(raw.mean(-3, keepdim=True))
+        return 1.8 * (2 * fraction - 1) - (rays.origins[..., None, None] * rays.directions).sum(-3, keepdim=True)
 
     def forward(
         self, images: Float[Tensor, "b v 3 height width"], c2w: Float[Tensor, "b v 4 4"], intrinsics: Float[Tensor, "b v 4"]

@@ -48,6 +48,9 @@ class Speeds:
     checkpointing: float = 0.75
 
 
+SPEEDS = Speeds()  # where no earlier run tells its own
+
+
 @dataclass(frozen=True)
 class Cost:
     """GPU hours, and gigabytes that stay on disk."""
@@ -90,13 +93,12 @@ def seconds_per_step(results: Path, experiment: str) -> float | None:
     return sorted(steps)[len(steps) // 2] if steps else None
 
 
-def plan_experiment(config: WorkflowConfig, name: str, speeds: Speeds = Speeds()) -> ExperimentPlan:
+def plan_experiment(config: WorkflowConfig, name: str) -> ExperimentPlan:
     """GPU hours and disk of one experiment.
 
     Args:
         config: validated.
         name: of the experiment.
-        speeds: of the card, where no earlier run tells its own.
     """
     plan, e = Plan(config), config.experiments[name]
     published = isinstance(config.bases[e.base], HubBase | LocalBase)
@@ -104,31 +106,31 @@ def plan_experiment(config: WorkflowConfig, name: str, speeds: Speeds = Speeds()
     area, t = (config.datasets[e.dataset].image_size / 512) ** 2, e.training
     share = area * unet / PUBLISHED_UNET
     measured = seconds_per_step(config.results, name)
-    step = measured if measured is not None else t.batch_size * t.gradient_accumulation / _training_speed(t, speeds) * share
+    step = measured if measured is not None else t.batch_size * t.gradient_accumulation / _training_speed(t) * share
     last, drawn = plan.verdict_step(name), drawing_step(config, name)
     segments = [s for s in segment_ends(config, name) if s <= drawn]
-    compiling = 0 if t.compile is False or measured is not None else speeds.compiling
+    compiling = 0 if t.compile is False or measured is not None else SPEEDS.compiling
     # Weights, their average and two moments a state; the exported weights of each segment.
     kept = Cost(0, 4 * unet * (4 * t.keep_states + len(segments)) / 1e9)
     references = VIEWS if config.evaluation.references == "all" and e.reference == "random" else 1
-    drawing = speeds.sampling * e.sampling.steps / MEASURED_STEPS * share
+    drawing = SPEEDS.sampling * e.sampling.steps / MEASURED_STEPS * share
     judging = config.evaluation.samples * references * drawing
     verdict = Cost((last * step + compiling * len([s for s in segments if s <= last]) + judging) / 3600) + kept
     onward = Cost((drawn - last) * step / 3600)
     if e.gslrm.generated:
         objects = (e.synthetic.train + e.synthetic.val + e.synthetic.test) * (VIEWS if e.synthetic.references == "all" else 1)
         compiled = e.sampling.compile is True or (e.sampling.compile == "auto" and objects >= WORTH_COMPILING)
-        seconds = objects * drawing * (speeds.sampling_compiled / speeds.sampling if compiled else 1)
-        onward += Cost((seconds + speeds.compiling * compiled) / 3600, objects * VIEWS * 3 * area * 512**2 * 0.3 / 1e9)
-    speed = speeds.gslrm * (speeds.checkpointing if e.gslrm.gradient_checkpointing else 1)
+        seconds = objects * drawing * (SPEEDS.sampling_compiled / SPEEDS.sampling if compiled else 1)
+        onward += Cost((seconds + SPEEDS.compiling * compiled) / 3600, objects * VIEWS * 3 * area * 512**2 * 0.3 / 1e9)
+    speed = SPEEDS.gslrm * (SPEEDS.checkpointing if e.gslrm.gradient_checkpointing else 1)
     seconds = e.gslrm.steps * e.gslrm.batch_size / speed * area * gslrm / PUBLISHED_GSLRM
     return ExperimentPlan(name, verdict, onward + Cost(seconds / 3600, 4 * gslrm * 7 / 1e9), measured is not None)
 
 
-def _training_speed(t: Training, speeds: Speeds) -> float:
+def _training_speed(t: Training) -> float:
     """Objects per second with these settings; `auto` compiles on CUDA."""
-    speed = speeds.training if t.compile is False else speeds.training_compiled
-    return speed * (speeds.checkpointing if t.gradient_checkpointing else 1)
+    speed = SPEEDS.training if t.compile is False else SPEEDS.training_compiled
+    return speed * (SPEEDS.checkpointing if t.gradient_checkpointing else 1)
 
 
 def experiments_table(config: WorkflowConfig) -> Table:
@@ -139,7 +141,7 @@ def experiments_table(config: WorkflowConfig) -> Table:
     for name in config.experiments:
         p = plan_experiment(config, name)
         disk = (p.verdict + p.onward).gigabytes
-        source = "an earlier run" if p.measured else Speeds().card
+        source = "an earlier run" if p.measured else SPEEDS.card
         table.add_row(name, f"{p.verdict.hours:.2f}", f"{p.onward.hours:.2f}", f"{disk:.1f}", source)
     return table
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from mvfl.layout import Layout
 from mvfl.runtime.files import InputError, folder_bytes
 from mvfl.runtime.fingerprint import MARK
-from mvfl.runtime.lock import holder_of, is_alive
+from mvfl.runtime.lock import holders_of, is_alive
 from mvfl.runtime.reading import read_table
 from mvfl.runtime.tracking import read_attempts, read_log
 
@@ -72,9 +72,8 @@ def slurm_queue() -> dict[str, tuple[str, str]]:
 
 def _state_of(folder: Path, queue: dict[str, tuple[str, str]]) -> str:
     """What the lock, the queue and the last attempt say."""
-    locks = [h for lock in [folder / "lock", *folder.glob("*/lock")] if (h := holder_of(lock)) is not None]
     words = []
-    for holder in locks:
+    for holder in holders_of(folder):
         job = holder.get("slurm_job")
         if job and str(job) in queue:
             words.append(f"{queue[str(job)][0]} {job}")

@@ -10,37 +10,35 @@ from typing import Any
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, cat
 
 from mvfl.config.strict import AttentionMode
 
 
-def across_views(
-    tokens: Float[Tensor, "object_view head token width"], views: int, mode: AttentionMode
+def with_first_view(
+    tokens: Float[Tensor, "object_view head token width"], views: int
 ) -> Float[Tensor, "object_view head seen width"]:
-    """Keys or values that each view may attend to.
+    """Keys or values that each view may attend to: those of slot 0 and its own (as published; slot 0 sees itself twice).
 
     Args:
         tokens: projected per view, view index fastest in the batch.
         views: views per object; objects never mix.
-        mode: `sparse` = slot 0 followed by the view's own tokens (as published; slot 0 sees itself twice),
-            `dense` = all views of the object, `per_view` = own tokens only.
     """
-    if mode == "per_view":
-        return tokens
     if tokens.shape[0] % views:
         raise ValueError(f"A batch of {tokens.shape[0]} views is not a multiple of {views} views per object.")
-    if mode == "dense":
-        together = rearrange(tokens, "(b v) h t d -> b h (v t) d", v=views)
-        return repeat(together, "b h s d -> (b v) h s d", v=views)
     grouped = rearrange(tokens, "(b v) h t d -> b v h t d", v=views)
     return rearrange(cat([grouped[:, :1].expand_as(grouped), grouped], dim=3), "b v h s d -> (b v) h s d")
 
 
 class MultiViewAttnProcessor:
-    """Scaled-dot-product self-attention whose keys and values come from several views of one object."""
+    """Scaled-dot-product self-attention whose keys and values come from several views of one object.
+
+    Args:
+        views: per object.
+        mode: `sparse` = slot 0 and the view itself (as published), `dense` = all views of the object, `per_view` = itself only.
+    """
 
     def __init__(self, views: int, mode: AttentionMode) -> None:
         self.views = views
@@ -58,7 +56,8 @@ class MultiViewAttnProcessor:
             out = F.scaled_dot_product_attention(fold(query), fold(key), fold(value))
             out = rearrange(out, "b h (v t) d -> (b v) t (h d)", v=self.views)
         else:
-            key, value = (across_views(x, self.views, self.mode) for x in (key, value))
+            if self.mode == "sparse":
+                key, value = (with_first_view(x, self.views) for x in (key, value))
             out = F.scaled_dot_product_attention(query, key, value)
             out = rearrange(out, "n h t d -> n t (h d)")
         return attn.to_out[1](attn.to_out[0](out))

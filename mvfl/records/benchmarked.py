@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvfl.records.record import Record
-from mvfl.records.scores import Block, Metrics
+from mvfl.records.scores import Block, Metrics, mean_of
 
 Table = dict[str, dict[str, Metrics]]  # camera -> what made the pictures -> means over the frames
 
@@ -31,7 +31,4 @@ class RecordingBenchmark(Record):
 def mean_row(table: Table) -> dict[str, Metrics]:
     """Means over the cameras of a table."""
     kinds = next(iter(table.values()))
-    return {
-        kind: {metric: sum(row[kind][metric] for row in table.values()) / len(table) for metric in metrics}
-        for kind, metrics in kinds.items()
-    }
+    return {kind: mean_of([row[kind] for row in table.values()]) for kind in kinds}

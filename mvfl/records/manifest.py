@@ -63,6 +63,11 @@ class Manifest:
         return self.test or self.val
 
     @property
+    def names(self) -> list[str]:
+        """All samples, block after block."""
+        return [*self.train, *self.val, *self.test]
+
+    @property
     def views(self) -> int:
         """Views that a model samples: those of the rig."""
         return len(self.rig.cameras)

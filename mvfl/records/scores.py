@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,11 @@ from mvfl.records.record import Record
 
 Metrics = dict[str, float]
 Block = Literal["test", "val"]  # of samples: see `Manifest`
+
+
+def mean_of(rows: Sequence[Metrics]) -> Metrics:
+    """Mean of every metric that the first row has."""
+    return {metric: sum(row[metric] for row in rows) / len(rows) for metric in rows[0]}
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,6 @@ class ViewScores(Record):
         baselines: the same of pictures that need no model, by name.
         baselines_per_slot: baseline -> slot -> metrics.
         skill: per metric.
-        hull_iou_per_slot: agreement of each slot's silhouette with the body that all allow.
-        colour_consistency: agreement of colours between views, relative to the recorded ones.
-        per_reference: reference view -> metrics.
         loss_trend: of the training.
         reached: Unix time of the last training step before the verdict.
         lpips: per kind of picture, where files for it were named.
@@ -90,9 +93,6 @@ class ViewScores(Record):
     baselines: dict[str, Metrics]
     baselines_per_slot: dict[str, dict[str, Metrics]]
     skill: Metrics
-    hull_iou_per_slot: list[float]
-    colour_consistency: float
-    per_reference: dict[str, Metrics]
     loss_trend: LossTrend
     reached: float | None
     lpips: Metrics | None = Field(None, description="lower is more alike")
@@ -146,9 +146,7 @@ class ReconstructionScores(Record):
         for key in sorted({tuple(row.targets) for row in self.samples}):
             rows = [row for row in self.samples if tuple(row.targets) == key]
             tables = [{"model": row.scores, **row.others} for row in rows]
-            out[", ".join(map(str, key))] = {
-                kind: {m: sum(t[kind][m] for t in tables) / len(tables) for m in tables[0][kind]} for kind in tables[0]
-            }
+            out[", ".join(map(str, key))] = {kind: mean_of([t[kind] for t in tables]) for kind in tables[0]}
         return out
 
     @property

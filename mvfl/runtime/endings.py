@@ -7,10 +7,11 @@ that a spent time budget is no failure, that a mistake stays one however often i
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from mvfl.runtime.launch import is_first_process
 
 EXIT_UNFINISHED = 75  # EX_TEMPFAIL: run me again and I go on
 Ending = Literal["running", "done", "failed", "time_spent", "mistake"]
@@ -67,8 +68,7 @@ def _write(note: Note) -> None:
 def begin_note(log: Path | None) -> None:
     """From here on `note_ending` writes beside this log; until then the job counts as running, or as killed."""
     global _note
-    alone = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one writes
-    _note = note_beside(log) if log is not None and alone else None
+    _note = note_beside(log) if log is not None and is_first_process() else None
     if _note is not None:
         before = read_note(_note)
         _write(Note("running", killed(_note), before.spent))

@@ -17,7 +17,10 @@ from mvfl.runtime.files import digest
 
 MARK = "fingerprint.json"  # in a state folder
 # Packages whose code computes results; settings and inputs are hashed by value, and the rest only moves files about.
-COMPUTING = ("mvfl.geometry", "mvfl.data", "mvfl.mvdiffusion", "mvfl.gslrm", "mvfl.runtime.randomness")
+COMPUTING = (
+    "mvfl.geometry", "mvfl.data", "mvfl.mvdiffusion", "mvfl.gslrm", "mvfl.metrics.image", "mvfl.runtime.attention",
+    "mvfl.runtime.randomness",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

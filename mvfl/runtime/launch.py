@@ -76,6 +76,11 @@ def _ask(*command: str) -> str:
     return done.stdout
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process of its job, or the one of several that holds its lock and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def requeue() -> bool:
     """Ask SLURM to start this job again under its id, with its whole time limit; False where it refuses.
 
@@ -83,7 +88,7 @@ def requeue() -> bool:
     (`MVFL_OWN_JOB`, set by the rules): an allocation in which somebody runs a whole workflow must not be requeued.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or "MVFL_OWN_JOB" not in os.environ or os.environ.get("RANK", "0") != "0":
+    if job is None or "MVFL_OWN_JOB" not in os.environ or not is_first_process():
         return False
     done = subprocess.run(["timeout", "60", "scontrol", "requeue", job], capture_output=True, text=True)
     say("SLURM starts this job again." if done.returncode == 0 else f"SLURM does not start it again: {done.stderr.strip()}")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from mvfl.runtime.files import InputError, folder_bytes
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import read_table
@@ -101,6 +103,11 @@ def holder_of(path: Path) -> dict[str, str | int | None] | None:
     return holder if named else None
 
 
+def holders_of(state: Path) -> list[dict[str, str | int | None]]:
+    """Who holds locks of a stage's state or of its pieces, dead or alive."""
+    return [h for lock in [state / "lock", *state.glob("*/lock")] if (h := holder_of(lock)) is not None]
+
+
 def is_alive(holder: dict[str, str | int | None], mine: dict[str, str | int | None] | None = None) -> bool:
     """Whether the holder may still run; on another machine without SLURM nobody can tell, so it counts as alive."""
     mine = mine or _this_process()
@@ -115,13 +122,7 @@ def is_alive(holder: dict[str, str | int | None], mine: dict[str, str | int | No
         return False  # the same job, requeued to another node
     if holder["host"] != mine["host"]:
         return True
-    try:
-        os.kill(int(holder["pid"] or 0), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return psutil.pid_exists(int(holder["pid"] or 0))
 
 
 def require_space(folder: Path, needed: int, what: str, setting: str) -> None:

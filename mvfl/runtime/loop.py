@@ -105,18 +105,18 @@ class Tail:
             self.state.save(step, self.snapshot())
             self.stop.reserve = SAVING_MARGIN * self.state.save_took
 
-    def leave_if_stopping(self, step: int, stopping: bool, time_spent: bool | None = None) -> None:
+    def leave_if_stopping(self, step: int, stopping: bool, time_spent: bool) -> None:
         """End the loop in good order; the state has been saved.
 
         Args:
             step: steps done.
             stopping: whether to leave.
-            time_spent: whether any process's budget is the reason; default: this one's.
+            time_spent: whether any process's budget is the reason.
 
         Raises:
             Unfinished: before the last step.
         """
         if stopping and step < self.until:
             reason = self.stop.reason or "another process asked for it"
-            ending = TimeSpent if (self.stop.time_spent if time_spent is None else time_spent) else Unfinished
+            ending = TimeSpent if time_spent else Unfinished
             raise ending(f"Stopped at step {step} of {self.until} ({reason}); the state is saved, run again to go on.")

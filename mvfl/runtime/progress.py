@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
+BETWEEN_LINES = 15.0  # seconds between lines of a log
 _log: TextIO | None = None
 _listeners: list[list[str]] = []
 
@@ -51,9 +52,8 @@ def heard() -> Iterator[list[str]]:
 class Bar:
     """A progress bar that is a context manager; `update` moves it and logs at most every few seconds."""
 
-    def __init__(self, title: str, total: int, start: int = 0, seconds_between_lines: float = 15.0) -> None:
+    def __init__(self, title: str, total: int, start: int = 0) -> None:
         self.title, self.total, self.start, self.done = title, total, start, start
-        self.between = seconds_between_lines
         self.began = self.last_line = time.monotonic()
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -75,7 +75,7 @@ class Bar:
         self.done = done
         self.rich.update(self.task, completed=done, note=note)
         now = time.monotonic()
-        if now - self.last_line > self.between:
+        if now - self.last_line > BETWEEN_LINES:
             self.last_line = now
             rate = (done - self.start) / (now - self.began)
             eta = (self.total - done) / rate if rate > 0 else float("nan")

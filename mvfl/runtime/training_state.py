@@ -19,26 +19,26 @@ from mvfl.runtime.fingerprint import MARK, Fingerprint, changed_parts
 from mvfl.runtime.forcing import RUN_FILES
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import read_table, require_file
+from mvfl.runtime.weights import tensors_in
 
 SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
-
-
 TIME_SPENT = "the time budget is nearly spent"
+MARGIN = 1.0  # minutes of the time budget that are left for ending
 LARGEST_RESERVE = 1 / 4  # of the time budget, kept free for saving
 
 
 class StopRequest:
     """Becomes true on SIGTERM, SIGUSR1, Ctrl-C, or when the time budget is spent. A second Ctrl-C ends the job at once."""
 
-    def __init__(self, minutes: float | None = None, margin_minutes: float = 1.0) -> None:
+    def __init__(self, minutes: float | None = None) -> None:
         self.reason: str | None = None
         self.reserve = 0.0  # seconds that saving takes beyond the margin
         self.began = time.monotonic()
-        budget = None if minutes is None else max(minutes - margin_minutes, 0.5 * minutes)
+        budget = None if minutes is None else max(minutes - MARGIN, 0.5 * minutes)
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         # The cluster's own clock started before this process did.
         if end := os.environ.get("SLURM_JOB_END_TIME"):
-            left = int(end) - time.time() - 60 * margin_minutes
+            left = int(end) - time.time() - 60 * MARGIN
             self.deadline = min(self.deadline or math.inf, time.monotonic() + left)
         self.handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
 
@@ -170,12 +170,12 @@ class TrainingState:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write, read back and compare; only then older states may go."""
         began = time.monotonic()
-        self._make_room(_bytes(state), step)
+        self._make_room(sum(t.nbytes for t in tensors_in(state)), step)
         path = self.folder / f"step-{step:08d}.pt"
         with written_aside(path) as temporary:
             torch.save(state, temporary)
             written = torch.load(temporary, map_location="cpu", mmap=True, weights_only=True)
-            if _tensor_count(written) != _tensor_count(state):
+            if sum(1 for _ in tensors_in(written)) != sum(1 for _ in tensors_in(state)):
                 raise InputError(f"The state written to {path} misses tensors; is the disk full?")
         # States beyond this step belong to a later segment of the same run.
         earlier = [p for p in self._files() if _step_of(p) <= step]
@@ -212,21 +212,3 @@ class TrainingState:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
-
-
-def _bytes(tree: Any) -> int:
-    if isinstance(tree, torch.Tensor):
-        return tree.numel() * tree.element_size()
-    if isinstance(tree, dict | list | tuple):
-        return sum(_bytes(v) for v in (tree.values() if isinstance(tree, dict) else tree))
-    return 0
-
-
-def _tensor_count(tree: Any) -> int:
-    if isinstance(tree, torch.Tensor):
-        return 1
-    if isinstance(tree, dict):
-        return sum(_tensor_count(v) for v in tree.values())
-    if isinstance(tree, list | tuple):
-        return sum(_tensor_count(v) for v in tree)
-    return 0

@@ -68,7 +68,7 @@ def read_pickled(path: Path, what: str) -> Any:
     require_file(path, AGAIN)
     with named_errors(path, what, AGAIN):
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for value in _tensors(content):
+        for value in tensors_in(content):
             if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
                 raise ValueError("a tensor is sparse, quantized, or has no values")
             if value.numel() * value.element_size() > value.untyped_storage().nbytes() + SLACK:
@@ -76,12 +76,13 @@ def read_pickled(path: Path, what: str) -> Any:
         return content
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors of nested dictionaries, lists and tuples."""
     if isinstance(tree, Tensor):
         yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _tensors(value)
+    elif isinstance(tree, dict | list | tuple):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(value)
 
 
 def read_tensors(path: Path, what: str, inside: str = "") -> dict[str, Tensor]:

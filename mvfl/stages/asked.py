@@ -14,7 +14,7 @@ from mvfl.records.provenance import still_the_same
 from mvfl.stages.jobs import Job
 from mvfl.stages.planning import Plan
 
-# Stage -> its job, of a plan and the rule's wildcards; all rules, the command line and `mvfl plan` use the same ones.
+# Stage -> its job, of a plan and the rule's wildcards; all rules use the same ones.
 JOBS: dict[str, Callable[[Plan, Any], Job]] = {
     "data": lambda plan, w: plan.data(w.dataset),
     "fetch": lambda plan, w: plan.fetch(w.base),

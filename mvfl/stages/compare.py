@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -13,11 +11,11 @@ from mvfl.layout import Checkpoint, Comparison, Reconstruction, Verdict
 from mvfl.records.decision import DecisionRecord
 from mvfl.records.provenance import Provenance
 from mvfl.records.scores import ReconstructionScores, ViewScores
-from mvfl.runtime.files import write_text
+from mvfl.runtime.files import write_csv
 from mvfl.runtime.progress import say
 from mvfl.runtime.tracking import read_log
 from mvfl.stages.jobs import CompareJob
-from mvfl.stages.pages import inline, links, write_page
+from mvfl.stages.pages import inline, links, png, write_page
 
 SCORES = (
     "case", "step", "right direction", "overlap (IoU)", "skill", "consistency", "PSNR (dB)", "loss", "3D PSNR (dB)", "3D overlap",
@@ -39,11 +37,7 @@ def run(job: CompareJob) -> None:
         rows.append({"experiment": name, **_scores(verdict, three_d.get(name)), **differing[name]})
         views.append((name, inline(verdict.views)))
     settings = list(next(iter(differing.values())))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["experiment", *SCORES, *settings])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out.table, text.getvalue())
+    write_csv(out.table, rows, ["experiment", *SCORES, *settings])
     best = {
         c: max(n) if (n := [r[c] for r in rows if isinstance(r[c], float)]) and c not in ("loss", "step") else None for c in SCORES
     }
@@ -109,6 +103,4 @@ def _plot_losses(job: CompareJob) -> bytes:
     axes.set(xlabel="optimiser step", ylabel="training loss")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
+    return png(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mvfl.geometry.lens import LensCamera
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.recording import RecordingReport
 from mvfl.runtime.files import write_json
-from mvfl.stages.pages import inline, write_page
+from mvfl.stages.pages import inline, png, write_page
 
 matplotlib.use("Agg")
 LOOKED_AT = 24  # samples whose pictures are read
@@ -87,7 +86,7 @@ def write_data_report(manifest: Manifest, out: Path, report: RecordingReport | N
         out: its folder.
         report: what was found about a recording; other data have none.
     """
-    looked = [look(manifest, n) for n in evenly([*manifest.train, *manifest.val, *manifest.test], LOOKED_AT)]
+    looked = [look(manifest, n) for n in evenly(manifest.names, LOOKED_AT)]
     names = [c.name for c in report.cameras] if report else [str(v) for v in range(manifest.views)]
     rows = _camera_rows(manifest, looked, names, report)
     ranked = sorted(looked, key=lambda found: float(np.mean(found.overlaps or [1])))
@@ -106,7 +105,7 @@ def write_data_report(manifest: Manifest, out: Path, report: RecordingReport | N
         report=report,
         warnings=[c.warning for c in report.cameras if c.warning] if report else [],
         dropped=list(report.dropped.items())[:DROPPED_ROWS] if report else [],
-        map=_plot_map(manifest, looked, names, report),
+        map=_plot_map(manifest, names, report),
         sizes=_plot_sizes(looked, names),
         tiles=[(f.name, f"{np.mean(f.overlaps):.2f}" if f.overlaps else "", _tiles(f)) for f in shown],
         compared=bool(ranked[0].overlaps),
@@ -136,7 +135,7 @@ def _camera_rows(
     return rows
 
 
-def _plot_map(manifest: Manifest, looked: list[Looked], names: list[str], report: RecordingReport | None) -> str:
+def _plot_map(manifest: Manifest, names: list[str], report: RecordingReport | None) -> str:
     """Cameras and the animal's way, from above and from the side."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     above, side = figure.subplots(1, 2)
@@ -155,7 +154,7 @@ def _plot_map(manifest: Manifest, looked: list[Looked], names: list[str], report
         axes.set_xlabel(f"{'xyz'[a]} ({unit})")
         axes.set_ylabel("xyz"[b])
         axes.set_aspect("equal", "datalim")
-    return _encoded(figure)
+    return inline(png(figure))
 
 
 def _plot_sizes(looked: list[Looked], names: list[str]) -> str:
@@ -168,13 +167,7 @@ def _plot_sizes(looked: list[Looked], names: list[str]) -> str:
         axes.boxplot(np.array(values) * 100, tick_labels=names, whis=(0, 100))
         axes.set_title(f"{title} (%)", fontsize=10)
         axes.set_ylim(bottom=0)
-    return _encoded(figure)
-
-
-def _encoded(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return inline(buffer.getvalue())
+    return inline(png(figure))
 
 
 def _tiles(found: Looked) -> str:

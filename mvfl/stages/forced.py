@@ -9,7 +9,7 @@ from typing import Any
 from mvfl.config.routing import segment_ends
 from mvfl.runtime.endings import forget_notes
 from mvfl.runtime.forcing import forget, set_aside
-from mvfl.runtime.lock import holder_of, is_alive
+from mvfl.runtime.lock import holders_of, is_alive
 from mvfl.runtime.progress import say
 from mvfl.stages.planning import Plan
 
@@ -58,8 +58,7 @@ class Forced:
             return
         running = self.may_run()
         for state, beyond in self.states(running).items():
-            holders = [h for lock in [state / "lock", *state.glob("*/lock")] if (h := holder_of(lock)) is not None]
-            if any(map(is_alive, holders)):
+            if any(map(is_alive, holders_of(state))):
                 say(f"{state} is being written by another job: it is not set aside.")
             else:
                 set_aside(state, beyond)

@@ -157,7 +157,7 @@ def _count_of(path: Path, choice: Choice) -> int:
         return len(range(0, frame_count(path), choice.every))
     if path.name == "manifest.json":
         manifest = Manifest.read(path)
-        return len([*manifest.train, *manifest.val, *manifest.test][:: choice.every])
+        return len(manifest.names[:: choice.every])
     return len(_pictures_in(path)) if path.is_dir() and not (path / CAMERAS).is_file() else 1
 
 
@@ -174,7 +174,7 @@ def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor)
     for path in sources:
         if path.name == "manifest.json":
             manifest = _require_fit(Manifest.read(path), reconstructor)
-            names = [*manifest.train, *manifest.val, *manifest.test][:: choice.every]
+            names = manifest.names[:: choice.every]
             yield from samples_of(manifest, names, choice, reconstructor)
         elif (path / CAMERAS).is_file():
             manifest = Manifest(path.name, path.parent, reconstructor.rig, reconstructor.image_size, [], [], "")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,11 +27,12 @@ from mvfl.metrics.lpips import Lpips, load_lpips
 from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
-from mvfl.records.scores import Block, ReconstructionScore, ReconstructionScores
+from mvfl.records.scores import Block, ReconstructionScore, ReconstructionScores, mean_of
 from mvfl.runtime.devices import device, processes
 from mvfl.runtime.files import InputError, sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.forcing import announce
+from mvfl.runtime.launch import is_first_process
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
@@ -111,8 +110,7 @@ def run(job: GslrmJob, minutes: float | None = None) -> None:
     Raises:
         InputError: the base has no GS-LRM checkpoint, data sets do not belong together, or another job writes there.
     """
-    first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one holds the lock
-    with only_writer(job.state) if first else contextlib.nullcontext():
+    with only_writer(job.state) if is_first_process() else contextlib.nullcontext():
         announce(job.state)
         _run(job, minutes)
 
@@ -217,7 +215,7 @@ class _Look:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
         path = self.folder / f"step-{step:06d}.png"
         save_grid(path, grid)
-        return path, {f"val/{k}": float(np.mean([row[k] for row in rows])) for k in rows[0]}
+        return path, {f"val/{k}": v for k, v in mean_of(rows).items()}
 
 
 def fingerprint(settings: GslrmFinetuning, checkpoint: Path, batches: Batches) -> Fingerprint:
@@ -263,7 +261,6 @@ def score_models(
         rows.append(ReconstructionScore(sample=name, targets=fold.targets, scores=scores, others=others))
         if len(grid) < 6:
             grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
-    mean = lambda tables: {m: float(np.mean([t[m] for t in tables])) for m in tables[0]}  # noqa: E731
     kinds = [k for k in rows[0].others if all(k in r.others for r in rows)]
-    baselines = {k: mean([r.others[k] for r in rows]) for k in kinds}
-    return grid, ReconstructionScores(mean=mean([r.scores for r in rows]), baselines=baselines, samples=rows, block=block)
+    baselines = {k: mean_of([r.others[k] for r in rows]) for k in kinds}
+    return grid, ReconstructionScores(mean=mean_of([r.scores for r in rows]), baselines=baselines, samples=rows, block=block)

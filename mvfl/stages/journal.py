@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
 
 from mvfl.records.decision import DecisionRecord
-from mvfl.runtime.files import InputError, write_text
+from mvfl.runtime.files import InputError, write_csv, write_text
 from mvfl.runtime.progress import say
 from mvfl.stages.jobs import JournalJob
 
@@ -45,11 +43,7 @@ def _next(decision: DecisionRecord, cases: dict[str, str], tried: set[str]) -> s
 def run(job: JournalJob) -> None:
     """Write `journal.csv` and `journal.md`."""
     rows = journal_rows(job.cases, job.decisions)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(job.table, text.getvalue())
+    write_csv(job.table, rows, COLUMNS)
     lines = ["# Journal", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(str(r[c]) for c in COLUMNS) + " |" for r in rows]
     write_text(job.page, "\n".join([*lines, "", job.ending]) + "\n")

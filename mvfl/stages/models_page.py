@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +14,7 @@ from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.ply import load_ply
 from mvfl.records.reconstructed import ModelRecord, ModelsList
 from mvfl.runtime.devices import device
-from mvfl.runtime.files import written_aside
+from mvfl.runtime.files import write_csv, written_aside
 from mvfl.runtime.progress import say
 from mvfl.stages.jobs import ModelsPageJob
 from mvfl.stages.nwb import write_nwb
@@ -107,10 +106,7 @@ def _shown(out: Path, row: Row) -> dict[str, Any]:
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     """CSV, and Parquet beside it where pyarrow is installed."""
-    with written_aside(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(path, rows)
     if importlib.util.find_spec("pyarrow"):
         import pyarrow
         import pyarrow.parquet

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from mvfl.runtime.files import write_text
 
@@ -30,6 +32,13 @@ def links(page: Path, targets: Mapping[str, Path]) -> dict[str, str]:
     return {name: os.path.relpath(target, page.parent) for name, target in targets.items() if target.is_file()}
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of `templates/`, all of which stand in `frame.html.j2`, and write the page.
 
@@ -38,5 +47,11 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         template: its name without ending.
         values: what it shows; a missing one is an error.
     """
-    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
-    write_text(path, environment.get_template(f"{template}.html.j2").render(values))
+    write_text(path, rendered(f"{template}.html.j2", **values))
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A filled template of `templates/`; a missing value is an error. HTML is escaped, Markdown is not."""
+    html = template.endswith(".html.j2")
+    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=html, undefined=StrictUndefined, trim_blocks=not html)
+    return environment.get_template(template).render(values)

@@ -1,11 +1,11 @@
-"""From a configuration to jobs: what each stage of each experiment is told. The rules and `mvfl plan` ask here.
+"""From a configuration to jobs: what each stage of each experiment is told. The rules and the command line ask here.
 
 Nothing here loads torch, so that plans are quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mvfl.config.bases import HubBase, ScratchBase
@@ -307,35 +307,3 @@ class Plan:
         if case not in self.config.cases:
             raise InputError(f"cases.{case} names no experiment; add it to the configuration.")
         return list(dict.fromkeys([self.config.experiment, self.config.cases[case]]))
-
-    def case_jobs(self, case: Case) -> dict[str, list[jobs.Job]]:
-        """The jobs of a case by rule, each once: up to the verdict for all experiments, on to 3D for the last one."""
-        found: dict[str, dict[str, jobs.Job]] = {}
-        for rule, job in self._case_jobs(self.case_experiments(case)):
-            found.setdefault(rule, {})[job.model_dump_json()] = job
-        return {rule: list(those.values()) for rule, those in found.items()}
-
-    def _case_jobs(self, names: list[str]) -> Iterator[tuple[str, jobs.Job]]:
-        for name in names:
-            e, last = self.experiment(name), self.verdict_step(name)
-            settings = self.config.bases[e.base]
-            for dataset in dict.fromkeys([*e.datasets, *([settings.dataset] if isinstance(settings, ScratchBase) else [])]):
-                yield "prepare_dataset", self.data(dataset)
-            if e.base in self.hub_bases():
-                yield "fetch_base", self.fetch(e.base)
-            yield "prepare_base", self.base(e.base)
-            for dataset in e.datasets:
-                yield "cache_latents", self.latents(self.latents_name(name, dataset))
-            for step in self.trained(name):
-                yield "embed_prompts", self.prompts(e.base, e.prompt_style_at(step))
-                yield "train_mvdiffusion", self.train(name, step)
-            yield "score_checkpoint", self.score(name, last)
-            yield "decide", self.decide(name, last)
-        name = names[-1]
-        for step in (s for s in segment_ends(self.config, name) if self.verdict_step(name) < s <= drawing_step(self.config, name)):
-            yield "train_mvdiffusion", self.train(name, step)
-        if self.experiment(name).gslrm.generated:
-            yield "generate_synthetic", self.synthetic(name, "1-of-1")
-            yield "join_synthetic", self.join(name, [self.layout.piece(name, "1-of-1")])
-        yield "finetune_gslrm", self.gslrm(name)
-        yield "render_report", self.report(name, "A")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvfl.config.experiment import ViewSampling
 from mvfl.config.strict import part_of
@@ -23,6 +22,7 @@ from mvfl.records.published import Published
 from mvfl.records.scores import ReconstructionScores, ViewScores
 from mvfl.runtime.files import InputError, folder_bytes, write_text, written_aside
 from mvfl.runtime.progress import say
+from mvfl.stages.pages import rendered
 from mvfl.stages.reconstructor import PROMPTS, SETTINGS, Learned, read_experiment
 
 LICENCES = {"embedded": "apache-2.0", "scratch": "apache-2.0"}
@@ -121,10 +121,9 @@ def model_card(experiment: Path, learned: Learned, base: BaseRecord, manifest: M
         license=licence, library_name="mvfl", pipeline_tag="image-to-3d", base_model=base.source.get("repo"),
         license_name=None if licence != "other" else "the-licence-of-the-base", tags=["mouse", "gaussian-splatting", "multi-view"],
     )  # fmt: skip
-    environment = Environment(loader=PackageLoader("mvfl.stages"), undefined=StrictUndefined, trim_blocks=True)
-    text = environment.get_template("model_card.md.j2").render(
-        name=experiment.name, base=base, licence=licence, manifest=manifest, scores=scores, decision=decision, shapes=shapes,
-        learned=learned, cameras=[camera.spherical for camera in manifest.rig.cameras],
+    text = rendered(
+        "model_card.md.j2", name=experiment.name, base=base, licence=licence, manifest=manifest, scores=scores,
+        decision=decision, shapes=shapes, learned=learned, cameras=[camera.spherical for camera in manifest.rig.cameras],
     )  # fmt: skip
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 

@@ -29,7 +29,7 @@ from mvfl.records.base import BaseRecord
 from mvfl.records.benchmarked import RecordingBenchmark, Table, mean_row
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.recording import RecordingReport
-from mvfl.records.scores import Metrics
+from mvfl.records.scores import Metrics, mean_of
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError, write_text
 from mvfl.runtime.progress import say, tracked
@@ -186,14 +186,10 @@ def from_others(manifest: Manifest, frames: Sequence[str], models: dict[str, Rec
     return out
 
 
-def _mean(rows: Sequence[Metrics]) -> Metrics:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-
-
 def _table(judged: Sequence[Judged], names: Sequence[str]) -> Table:
     """Means over the frames, by camera and by what made the pictures."""
     return {
-        name: {kind: _mean([j.scores[kind] for j in judged if j.camera == camera]) for kind in judged[0].scores}
+        name: {kind: mean_of([j.scores[kind] for j in judged if j.camera == camera]) for kind in judged[0].scores}
         for camera, name in enumerate(names)
     }
 

@@ -106,7 +106,7 @@ def run_share(job: ModelsJob, minutes: float | None = None) -> None:
     reconstructor = Reconstructor.load(job.experiment)
     require_sense(choice, reconstructor, [job.manifest])
     manifest = Manifest.read(job.manifest)
-    everything = [*manifest.train, *manifest.val, *manifest.test][:: settings.every]
+    everything = manifest.names[:: settings.every]
     mine = everything[piece.number - 1 :: piece.count]
     given = _until(StopRequest(minutes), tracked(samples_of(manifest, mine, choice, reconstructor), "models", len(mine)))
     names, left_out = _make_all(given, job.folder, False, reconstructor, choice, Extras(formats=tuple(settings.formats)))

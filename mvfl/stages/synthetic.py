@@ -78,7 +78,7 @@ def _sample_missing(
     missing = [b for b in batches if not all((samples / synthetic_name(*pair)).is_dir() for pair in b)]
     if len(missing) < len(batches):
         say(f"{len(batches) - len(missing)} of {len(batches)} batches are there already.")
-    number = {name: i for i, name in enumerate([*manifest.train, *manifest.val, *manifest.test])}
+    number = {name: i for i, name in enumerate(manifest.names)}
     write = functools.partial(_write, manifest=manifest, sampler=sampler, checkpoint=inputs.checkpoint)
     writing: list[Future[None]] = []
     # Pictures are written while the next ones are drawn; leaving the block waits for the last.

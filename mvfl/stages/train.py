@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from mvfl.records.prompts import read_prompts
 from mvfl.runtime.files import sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.forcing import announce
+from mvfl.runtime.launch import is_first_process
 from mvfl.runtime.lock import only_writer
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import Run
@@ -47,8 +47,7 @@ def run(job: TrainJob, minutes: float | None = None) -> None:
         Unfinished: stopped in good order by a signal or the time budget.
         FloatingPointError: the loss or a gradient is not finite.
     """
-    first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, one holds the lock
-    with only_writer(job.state) if first else contextlib.nullcontext():
+    with only_writer(job.state) if is_first_process() else contextlib.nullcontext():
         announce(job.state)
         train(job, minutes, Validation(job))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mvfl.gslrm.formats import packed
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.runtime.files import write_text
+from mvfl.stages.pages import rendered
 
 # From our world (Z up) to files as the viewer expects them: it turns them by 180 degrees about Z into its own world (Y up).
 TO_VIEWER = ((-1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, -1.0, 0.0))
@@ -56,10 +56,10 @@ def write_sequence(path: Path, moments: Sequence[tuple[str, Gaussians]], title: 
     """
     assets = files("mvfl.stages") / "viewer"
     text = {name: (assets / name).read_text(encoding="utf-8") for name in ("viewer.min.js", "viewer.css")}
-    environment = Environment(loader=PackageLoader("mvfl.stages"), autoescape=True, undefined=StrictUndefined)
     models = [{"name": name, "ply": base64.b64encode(packed(_turned_over(gaussians))).decode()} for name, gaussians in moments]
-    page = environment.get_template("viewer.html.j2").render(
-        title=title, css=Markup(text["viewer.css"]), code=Markup(text["viewer.min.js"].replace("</script", "<\\/script")),
+    page = rendered(
+        "viewer.html.j2", title=title, css=Markup(text["viewer.css"]),
+        code=Markup(text["viewer.min.js"].replace("</script", "<\\/script")),
         models=models, settings=_settings([gaussians for _, gaussians in moments]),
     )  # fmt: skip
     write_text(path, page)

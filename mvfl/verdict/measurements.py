@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mvfl.metrics.colour import colour_drift
-from mvfl.metrics.consistency import Consistency, view_consistency
+from mvfl.metrics.consistency import view_consistency
 from mvfl.records.scores import Measurements
 from mvfl.verdict.scores import METRICS, Truth, copy_score, score_views, slot_assignment
 
@@ -29,7 +29,7 @@ def skill(scores: Scores, others: dict[str, Scores], mask: Bool[Tensor, "pair sl
     return out
 
 
-def consistency_per_pair(images: Views, truth: Truth) -> list[Consistency]:
+def consistency_per_pair(images: Views, truth: Truth) -> list[float]:
     """Consistency of each pair's views as one body; the recorded input stands in its own slot."""
     out = []
     for i, (views, slot) in enumerate(zip(truth.views, truth.reference_slots, strict=True)):
@@ -45,7 +45,7 @@ def relative(value: float, recorded: float) -> float:
 
 
 def measure(
-    images: Views, truth: Truth, others: dict[str, Views], loss_state: str, recorded: list[Consistency] | None = None
+    images: Views, truth: Truth, others: dict[str, Views], loss_state: str, recorded: list[float] | None = None
 ) -> tuple[Measurements, dict[str, Any]]:
     """All measurements of a prediction set, and the tables beside them in `metrics.json`.
 
@@ -58,7 +58,7 @@ def measure(
     """
     real = recorded or consistency_per_pair(truth.images, truth)
     sampled = consistency_per_pair(images, truth)
-    agreement = [(relative(a.hull_iou, b.hull_iou), relative(a.colour, b.colour)) for a, b in zip(sampled, real, strict=True)]
+    agreement = [relative(a, b) for a, b in zip(sampled, real, strict=True)]
     scored, scores = truth.scored, score_views(images, truth)
     tables = {name: score_views(pictures, truth) for name, pictures in others.items()}
     trivial = {name: tables[name] for name in TRIVIAL if name in tables}
@@ -70,7 +70,7 @@ def measure(
         copy_score=float(copied[scored].mean()),
         iou=float(scores["iou"][scored].mean()),
         skill=sum(gains.values()) / len(gains),
-        consistency=sum(r[0] for r in agreement) / len(agreement),
+        consistency=sum(agreement) / len(agreement),
         slots=slots,
         loss_state=loss_state,
     )
@@ -80,9 +80,6 @@ def measure(
         "baselines": {name: mean(table, scored) for name, table in tables.items()},
         "baselines_per_slot": {name: {s: mean(table, _only_slot(scored, int(s))) for s in slots} for name, table in tables.items()},
         "skill": gains,
-        "hull_iou_per_slot": [sum(c) / len(c) for c in zip(*(d.hull_iou_per_view for d in sampled), strict=True)],
-        "colour_consistency": sum(r[1] for r in agreement) / len(agreement),
-        "per_reference": _per_reference(scores, right, truth),
         "colour_drift": colour_drift(images[scored], truth.images[scored], truth.alphas[scored]),
     }
     return measurements, detail
@@ -111,15 +108,3 @@ def _per_slot(
             "skill": sum(gains.values()) / len(gains),
         }
     return slots
-
-
-def _per_reference(scores: Scores, right: Tensor, truth: Truth) -> dict[str, dict[str, float]]:
-    """Metrics and slot accuracy of each reference view."""
-    out = {}
-    for reference in sorted(set(truth.references)):
-        rows = torch.tensor([r == reference for r in truth.references])
-        mask = truth.scored & rows[:, None]
-        out[str(reference)] = {m: float(scores[m][mask].mean()) for m in METRICS} | {
-            "slot_accuracy": float(right[mask].float().mean())
-        }
-    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from mvfl.cli import main
 from mvfl.config.datasets import FolderDataset, RodentDataset
 from mvfl.data.folder import block_split, check_folder
 from mvfl.data.render import render_dataset
-from mvfl.geometry.cameras import Camera, CameraError, orbit_camera
+from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.runtime.files import InputError
 from mvfl.stages.jobs import DataJob
@@ -56,42 +57,6 @@ def test_the_split_keeps_blocks_apart() -> None:
     assert (train[-1], val[0], val[-1], test[0], test[-1]) == ("069", "075", "084", "090", "099")
     with pytest.raises(InputError, match="too few"):
         block_split(names[:3], 0.3, 5)
-
-
-def test_a_missing_picture_is_named(recording: FolderDataset, tmp_path: Path) -> None:
-    (recording.path / "sample_000001" / "images" / "cam_003.png").unlink()
-    with pytest.raises(InputError, match=r"sample_000001/images/cam_003\.png does not exist; restore"):
-        check_folder("mouse", recording, tmp_path / "out")
-    assert not (tmp_path / "out" / "manifest.json").exists()
-
-
-def test_a_truncated_png_is_named(recording: FolderDataset, tmp_path: Path) -> None:
-    path = recording.path / "sample_000001" / "images" / "cam_003.png"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"cam_003\.png cannot be read as a picture .* copy it again"):
-        check_folder("mouse", recording, tmp_path / "out")
-
-
-def test_an_empty_alpha_channel_is_named(recording: FolderDataset, tmp_path: Path) -> None:
-    path = recording.path / "sample_000001" / "images" / "cam_003.png"
-    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(path)
-    with pytest.raises(InputError, match=r"cam_003\.png shows no animal: its alpha channel is empty"):
-        check_folder("mouse", recording, tmp_path / "out")
-
-
-def test_a_mirrored_camera_file_is_named(recording: FolderDataset, tmp_path: Path) -> None:
-    def mirror(data: dict) -> None:
-        data["frames"][2]["w2c"][0] = [-v for v in data["frames"][2]["w2c"][0]]
-
-    edit_cameras(recording, mirror)
-    with pytest.raises(CameraError, match=r"sample_000001/opencv_cameras\.json, view 2: det R = -1\.000"):
-        check_folder("mouse", recording, tmp_path / "out")
-
-
-def test_a_dropped_view_is_refused(recording: FolderDataset, tmp_path: Path) -> None:
-    edit_cameras(recording, lambda data: data.update(frames=data["frames"][:5]))
-    with pytest.raises(InputError, match="holds 5 frames, expected 6"):
-        check_folder("mouse", recording, tmp_path / "out")
 
 
 def test_cameras_of_another_rig_are_refused(recording: FolderDataset, tmp_path: Path) -> None:
@@ -186,9 +151,23 @@ def test_chosen_samples_are_spread_over_the_recording() -> None:
     assert evenly(names, 4) == ["000", "033", "066", "099"] and evenly(names, 500) == names
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "mirrored", "dropped view", "empty alpha"])
+FAULTS = {
+    "missing": r"sample_000001/images/cam_003\.png does not exist; restore",
+    "truncated": r"sample_000001/images/cam_003\.png cannot be read as a picture .* copy it again",
+    "mirrored": r"sample_000001/opencv_cameras\.json, view 3: det R = -1\.000",
+    "dropped view": r"sample_000001/opencv_cameras\.json holds 5 frames, expected 6",
+    "empty alpha": r"sample_000001/images/cam_003\.png shows no animal: its alpha channel is empty",
+}
+
+
+@pytest.mark.parametrize(("fault", "sentence"), FAULTS.items())
 def test_the_command_ends_with_a_sentence_and_status_1(
-    fault: str, recording: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fault: str,
+    sentence: str,
+    recording: FolderDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     picture = recording.path / "sample_000001" / "images" / "cam_003.png"
     match fault:
@@ -207,7 +186,7 @@ def test_the_command_ends_with_a_sentence_and_status_1(
     with pytest.raises(SystemExit) as ended:
         main()
     message = capsys.readouterr().err
-    assert ended.value.code == 1 and "Error: " in message and "sample_000001" in message and "Traceback" not in message
+    assert ended.value.code == 1 and re.search(f"Error: .*{sentence}", message) and "Traceback" not in message
     assert not list((tmp_path / "out").glob("*"))
 
 

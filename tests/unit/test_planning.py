@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from rich.tree import Tree
-from running import snakemake
 
 from mvfl.config.load import load_config, load_with_base
-from mvfl.config.strict import CASES
 from mvfl.inspection.plan import decision_tree, plan_experiment
 from mvfl.layout import Checkpoint, Layout, Reconstruction
 from mvfl.runtime.files import InputError
-from mvfl.stages.jobs import JOBS, DataJob, FetchJob, LatentsJob, TrainJob
+from mvfl.stages.jobs import JOBS, TrainJob
 from mvfl.stages.planning import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +57,11 @@ def test_every_data_set_of_a_training_is_made_and_encoded(tmp_path: Path) -> Non
         "experiments": {"mouse_6x_aug": {"also_learn_from": ["another"]}},
     }))  # fmt: skip
     plan = plan_of(ROOT / "configs" / "ci.yaml", overlay)
-    jobs = plan.case_jobs("A")
-    assert [job.name for job in jobs["prepare_dataset"] if isinstance(job, DataJob)] == ["tiny_mouse", "another"]
-    assert [job.out for job in jobs["cache_latents"] if isinstance(job, LatentsJob)] == plan.train("mouse_6x_aug", 4).latents
+    names = ["tiny_mouse", "another"]
+    assert plan.train("mouse_6x_aug", 4).latents == [plan.latents(plan.latents_name("mouse_6x_aug", name)).out for name in names]
+    assert [plan.latents(plan.latents_name("mouse_6x_aug", name)).manifest for name in names] == [
+        plan.layout.manifest(plan.data(name).name) for name in names
+    ]
     assert plan.score("mouse_6x_aug", 4).manifest == plan.layout.manifest("tiny_mouse")
 
 
@@ -90,16 +89,6 @@ def test_settings_that_change_no_result_are_not_decisive(plan: Plan, tmp_path: P
     assert a.gslrm.decisive(weights_only=True) == b.gslrm.decisive(weights_only=True), "but nothing is trained again"
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_jobs_of_a_case_are_those_that_snakemake_plans(plan: Plan, case: str) -> None:
-    text = snakemake("-n", f"case_{case.lower()}", results=Path("results/never"))
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.S | re.M)
-    assert table
-    wanted = {line.split()[0]: int(line.split()[1]) for line in table.group(1).strip().splitlines()}
-    del wanted[f"case_{case.lower()}"]
-    assert {rule: len(jobs) for rule, jobs in plan.case_jobs(case).items()} == wanted  # type: ignore[arg-type]
-
-
 def test_a_case_that_names_no_experiment_is_said_so(plan: Plan) -> None:
     config = plan.config.model_copy(update={"cases": {"B": "facelift_prompt"}})
     with pytest.raises(InputError, match=r"cases\.D names no experiment"):
@@ -108,16 +97,13 @@ def test_a_case_that_names_no_experiment_is_said_so(plan: Plan) -> None:
 
 def test_recorded_inputs_of_gslrm_need_no_generated_views() -> None:
     plan = plan_of(ROOT / "configs" / "embedded_base.yaml")
-    assert plan.gslrm("embedded_base").synthetic is None
-    assert "generate_synthetic" not in plan.case_jobs("A")
+    assert plan.gslrm("embedded_base").synthetic is None and "synthetic" not in plan.gslrm("embedded_base").inputs()
 
 
 def test_the_published_base_is_fetched_once_and_every_stage_after_it_needs_no_network() -> None:
     plan = plan_of()
-    (fetch,), (base,) = plan.case_jobs("A")["fetch_base"], plan.case_jobs("A")["prepare_base"]
-    assert isinstance(fetch, FetchJob) and base.inputs()["fetched"] == [plan.layout.fetched("openfacelift")] == [
-        fetch.out / "fetched.json"
-    ]
+    fetched = plan.layout.fetched("openfacelift")
+    assert plan.base("openfacelift").inputs()["fetched"] == [fetched] == [plan.fetch("openfacelift").out / "fetched.json"]
 
 
 def test_paths_may_hold_wildcards() -> None:

@@ -44,13 +44,6 @@ def test_the_animal_stays_off_the_border_and_colour_is_zero_outside(cameras) -> 
         assert 0.03 < (alpha > 127).mean() < 0.3
 
 
-def test_depth_lies_where_the_animal_is(cameras) -> None:
-    sample = make_sample((3, 9), cameras)
-    seen = sample.depths > 0
-    assert np.array_equal(seen, sample.pictures[..., 3] > 0)
-    assert sample.depths[seen].min() > 1.7 and sample.depths[seen].max() < 3.7
-
-
 def test_coats_and_poses_can_be_chosen(cameras) -> None:
     meta = make_sample((1, 1), cameras[:1], coats=["grey"], poses=["groom"]).meta
     assert (meta["coat"], meta["pose"]) == ("grey", "groom")

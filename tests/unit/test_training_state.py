@@ -38,14 +38,17 @@ def test_states_of_other_settings_are_kept_by_their_fingerprint_and_come_back(
     """With the numbers of their run: those of two runs must not mix."""
     old, new = fingerprint(rate=1), fingerprint(rate=2)
     TrainingState(tmp_path / "states", old).save(5, {"x": torch.ones(1)})
-    (tmp_path / "log.jsonl").write_text("old")
+    for name in ("log.jsonl", "best.safetensors"):
+        (tmp_path / name).write_text("old")
     changed = TrainingState(tmp_path / "states", new)
-    assert changed.load(9) == (0, None) and not (tmp_path / "log.jsonl").exists()
+    assert changed.load(9) == (0, None) and not (tmp_path / "log.jsonl").exists() and not (tmp_path / "best.safetensors").exists()
     assert "Changed since the saved state: settings.rate: starting anew" in capsys.readouterr().err
     assert (tmp_path / "older" / old.value / "log.jsonl").read_text() == "old"
     changed.save(1, {"x": torch.zeros(1)})
+    (tmp_path / "best.safetensors").write_text("new")
     back = TrainingState(tmp_path / "states", old)
-    assert back.steps() == [5] and (tmp_path / "log.jsonl").read_text() == "old"
+    assert back.steps() == [5] and all((tmp_path / name).read_text() == "old" for name in ("log.jsonl", "best.safetensors"))
+    assert "going on with the states that these settings left" in capsys.readouterr().err
     assert [f.name for f in (tmp_path / "older").iterdir()] == [new.value]
     assert TrainingState(tmp_path / "states", new).steps() == [1]
 

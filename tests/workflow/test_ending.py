@@ -162,21 +162,6 @@ def test_light_rules_run_without_torch(finished: Path, tmp_path: Path, monkeypat
     again(finished)
 
 
-def test_the_log_of_an_experiment_is_its_own(finished: Path, tmp_path: Path) -> None:
-    copied = {"description": "another one", "training": {"log_every": 1}}
-    overlay = tmp_path / "beside.yaml"
-    overlay.write_text(yaml.safe_dump({"experiments": {f"{EXPERIMENT}-b": {**copied, "wandb_run": "b", "prompt_style": "simple"}}}))
-    snakemake(f"train_{EXPERIMENT}-b", results=finished, config=("ci", str(finished / "override.yaml"), str(overlay)))
-
-    def shown(name: str) -> str:
-        command = [str(BIN / "mvfl"), "logs", name, "--results", str(finished), "-n", "200"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-    begun = shown(f"{EXPERIMENT}-b")
-    assert "Starting at step 0" in begun, "the newest log is that of the experiment beside it"
-    assert "Starting at step 0" not in shown(EXPERIMENT) and shown(EXPERIMENT)
-
-
 @pytest.mark.parametrize("stage", ["train", "synthetic", "gslrm"])
 def test_why_names_what_changed(stage: Stage, finished: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "here.yaml"

@@ -84,7 +84,7 @@ EYE_OUT = 1.06  # how far the eyeballs sit from the midline, against the rig's o
 class Rodent:
     """The rig, a mesh with eyes, and per-vertex coat masks."""
 
-    def __init__(self, assets: Path, mouse_like: bool = True):
+    def __init__(self, assets: Path):
         self.skeleton = load_skeleton(assets / "rodent.xml")
         skin = load_skin(assets / "rodent_walker_skin.skn")
         self.bones = np.array([self.skeleton.body_names.index(n) for n in skin.bone_names])
@@ -117,8 +117,7 @@ class Rodent:
         self.belly = smoothstep(0.0, -0.030, torso) * (1 - tail) * (1 - 0.8 * limbs)
         shank = weight(*[f"{part}_{s}" for s in "LR" for part in ("lower_leg", "foot", "lower_arm", "hand")])
 
-        if mouse_like:
-            rest = self._mouse_proportions(rest, rel, ear, head, weight)
+        rest = self._mouse_proportions(rest, rel, ear, head, weight)
         self.rest, self.faces, w, self.is_eye = self._with_eyes(rest, skin, skull, group["skull"])
         pad = len(self.rest) - len(rest)
         for name in ("mask_ear", "mask_tail", "mask_paw", "mask_nose", "belly"):

@@ -142,7 +142,7 @@ class Renderer:
             light = light * (0.72 + 0.38 * shell_height)
         return colour * light[:, None] + ((sheen + gloss * wrap)[:, None])
 
-    def view(self, camera: Camera, supersample: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    def view(self, camera: Camera, supersample: int = 2) -> np.ndarray:
         """Draw the animal from one camera.
 
         Args:
@@ -150,8 +150,7 @@ class Renderer:
             supersample: samples per pixel side.
 
         Returns:
-            RGBA uint8 (h, w, 4) with straight alpha, colour 0 where alpha is 0; depth float32
-            (h, w) along the camera's z in world units, 0 where nothing is seen.
+            RGBA uint8 (h, w, 4) with straight alpha, colour 0 where alpha is 0.
         """
         ss, rod = supersample, self.rodent
         big = camera.resized(camera.width * ss, camera.height * ss)
@@ -188,5 +187,4 @@ class Renderer:
         colour = np.clip(lin / np.maximum(cover, 1)[..., None], 0, 1)
         srgb = np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
         out = np.concatenate([srgb, (cover / ss**2)[..., None]], 2)
-        nearest = depth.reshape(h // ss, ss, w // ss, ss).min((1, 3))
-        return (out * 255 + 0.5).astype(np.uint8), np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)
+        return (out * 255 + 0.5).astype(np.uint8)

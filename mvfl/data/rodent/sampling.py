@@ -29,14 +29,12 @@ class RodentSample:
 
     Attributes:
         pictures: RGBA uint8 [view, height, width, 4], straight alpha.
-        depths: float32 [view, height, width], world units along the camera's z, 0 where empty.
         vertices: skin in world units [n, 3].
         meta: seed, pose, coat, yaw, scale, offset, joint angles.
         cameras: those it was drawn from.
     """
 
     pictures: np.ndarray
-    depths: np.ndarray
     vertices: np.ndarray
     meta: dict[str, Any]
     cameras: list[Camera]
@@ -114,12 +112,12 @@ def make_sample(
         scale, offset = _fitted(rodent, vertices, cameras[:frame_cameras], fill, rng)
         vertices = vertices * scale + offset
     renderer = Renderer(rodent, vertices, scale, COAT_COLOURS[coat], int(rng.integers(2**31)), fur_layers, light)
-    drawn = [renderer.view(c, supersample) for c in cameras]
+    pictures = np.stack([renderer.view(c, supersample) for c in cameras])
     meta = {
         "seed": list(seed), "pose": pose, "coat": coat, "yaw_deg": math.degrees(heading), "scale": scale,
         "offset": offset.tolist(), "joint_angles": q.round(5).tolist(),
     }  # fmt: skip
-    return RodentSample(np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), vertices, meta, list(cameras))
+    return RodentSample(pictures, vertices, meta, list(cameras))
 
 
 def _fitted(
