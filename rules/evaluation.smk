@@ -19,7 +19,10 @@ rule score_checkpoint:
         "../envs/cuda.yaml"
     threads: 2
     resources:
-        mem_mb=growing(24000, LAYOUT.log("score_checkpoint", "{experiment}-{step}")),
+        mem_mb=growing(
+            lambda w: PLAN.scoring_megabytes(w.experiment),
+            LAYOUT.log("score_checkpoint", "{experiment}-{step}"),
+        ),
         runtime=240,
         gpu=0,
     params:

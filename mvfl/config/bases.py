@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from mvfl.config.strict import AttentionMode, Strict, ViewConditioning
 
-EMBEDDED = Path(__file__).parents[1] / "embedded_base"
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded_base"
 
 
 class EmbeddedBase(Strict):

@@ -10,6 +10,16 @@ from pydantic import Field, PositiveInt
 from mvfl.config.strict import Fraction, Strict
 
 
+def above_chance(limit: float, views: int) -> float:
+    """A limit of slot accuracy for another number of views than six, as far between chance (1/views) and all right.
+
+    Args:
+        limit: for six views.
+        views: of an object.
+    """
+    return 1 - (1 - limit) * (1 - 1 / views) / (1 - 1 / 6)
+
+
 class Thresholds(Strict):
     """Limits of the A-D decision, compared with means over samples and reference views.
 
@@ -17,7 +27,9 @@ class Thresholds(Strict):
     """
 
     min_slot_accuracy: Fraction = Field(0.7, description="share of predictions nearest to their own slot's picture")
-    failed_slot_accuracy: Fraction = Field(0.3, description="at or below: the views are in the wrong places (C)")
+    failed_slot_accuracy: Fraction = Field(
+        0.3, description="at or below: the views are in the wrong places (C); for six views, others as far above their chance"
+    )
     max_copy_score: Fraction = Field(0.3, description="above: the slots repeat the input (C)")
     min_skill: float = Field(0.1, description="(metric - best baseline) / (perfect - best baseline), mean of metrics")
     failed_skill: float = Field(-0.5, description="at or below: worse than trivial pictures (C)")

@@ -125,16 +125,16 @@ class WorkflowConfig(Strict):
                     f"datasets.{name}.image_size to {size} or use another base."
                 )
             rig = _rig_of(dataset)
-            yield from view_faults(experiment, name, self._views(name), rig is not None and rig.is_symmetric)
+            yield from view_faults(experiment, name, self.views_of(name), rig is not None and rig.is_symmetric)
         yield from generation_faults(experiment)
-        view, views = self.reconstruct.view, self._views(experiment.dataset)
+        view, views = self.reconstruct.view, self.views_of(experiment.dataset)
         if view is not None and views is not None and view >= views:
             yield f"reconstruct.view {view} does not exist: {experiment.dataset} has views 0 to {views - 1}."
         yield from perceptual_faults(experiment.gslrm.losses, self.bases[experiment.base])
         for name in experiment.shown_to_gslrm:
-            yield from gslrm_faults(experiment.gslrm, name, self._views(name))
+            yield from gslrm_faults(experiment.gslrm, name, self.views_of(name))
 
-    def _views(self, name: str) -> int | None:
+    def views_of(self, name: str) -> int | None:
         """Cameras of a data set. Videos that do not exist yet say nothing; the stage asks again."""
         dataset = self.datasets[name]
         if isinstance(dataset, MarkerlessDataset):

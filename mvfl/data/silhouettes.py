@@ -143,13 +143,16 @@ class Body:
         return float(self.overlaps.mean())
 
 
-def carve_body(silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera]) -> Body:
+def carve_body(
+    silhouettes: Sequence[Silhouette], cameras: Sequence[LensCamera], centre: Float[np.ndarray, "3"] | None = None
+) -> Body:
     """Carve the visual hull in a cube around the animal, as large as the animal, and compare its silhouettes with those given.
 
     Args:
         silhouettes, cameras: one per view.
+        centre: of the animal; default: where the views' rays meet.
     """
-    centre, _ = triangulated_centre(silhouettes, cameras)
+    centre = triangulated_centre(silhouettes, cameras)[0] if centre is None else centre
     half = CUBE_MARGIN * max(_radius(s, c, centre) for s, c in zip(silhouettes, cameras, strict=True))
     points = _grid(COARSE, half) + centre
     for s, c in zip(silhouettes, cameras, strict=True):

@@ -49,13 +49,17 @@ def carve(
 def reproject(
     occupied: Float[Tensor, "point 3"], projections: Float[Tensor, "view 3 4"], size: int, reach: int
 ) -> Bool[Tensor, "view size size"]:
-    """Silhouettes of occupied voxels, each as a square of 2 reach + 1 pixels."""
-    out = torch.zeros(len(projections), size, size)
+    """Silhouettes of occupied voxels that lie up to 2 reach pixels apart: gaps are closed, outlines stay where they are.
+
+    Outlines that grew by `reach` would fit thin bodies best, which views of no common body carve.
+    """
+    out = torch.zeros(len(projections), 1, size, size)
     if len(occupied):
         column, row = (t.long().clamp(0, size - 1) for t in _projected(projections, occupied)[:2])
         for view in range(len(out)):
-            out[view, row[view], column[view]] = 1
-    return F.max_pool2d(out[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0
+            out[view, 0, row[view], column[view]] = 1
+    grown = F.max_pool2d(out, 2 * reach + 1, 1, reach)
+    return -F.max_pool2d(-grown, 2 * reach + 1, 1, reach)[:, 0] > 0
 
 
 @dataclass(frozen=True)

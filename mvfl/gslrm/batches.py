@@ -6,13 +6,14 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 import torch
 
 from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.gslrm.unseen import chosen_inputs
 from mvfl.gslrm.view_choice import choose_views
 from mvfl.gslrm.views import Views, load_views
 from mvfl.records.manifest import Manifest
@@ -31,11 +32,13 @@ class Supervised:
         inputs: data set whose views the network sees.
         targets: data set that supervises.
         pairs: input sample name -> target sample name, for the training split.
+        references: input sample name -> the view that its other views were drawn of; none for recorded inputs.
     """
 
     inputs: Manifest
     targets: Manifest
     pairs: dict[str, str]
+    references: dict[str, int] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
@@ -98,7 +101,9 @@ class Batches:
             seen = wanted if self.drawn_per_step else wanted.select(slice(part.inputs.views))
         else:
             seen = load_views(part.inputs, name, all_views=self.drawn_per_step, eight_bit=eight_bit)
-        return seen if self.drawn_per_step else seen.select(slice(s.input_views)), wanted
+        if self.drawn_per_step:
+            return seen, wanted
+        return seen.select(chosen_inputs(len(seen.images), s.input_views, part.references.get(name))), wanted
 
     def _left_out(self, pair: Pair, step: int) -> Pair:
         """Without a spare camera, one of the inputs is left out of each step, so that an unseen one supervises it."""

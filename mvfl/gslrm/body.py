@@ -21,6 +21,7 @@ from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.export import filled_by, reach_of
 from mvfl.gslrm.gaussians import SH_C0, Gaussians
 from mvfl.gslrm.rendering import Renderer, render
+from mvfl.runtime.files import InputError
 
 # Silhouettes: rings of eight, and one from above; the animal is seen from below, too.
 ELEVATIONS = (-45.0, -10.0, 25.0, 55.0)
@@ -69,11 +70,14 @@ class Body:
 
         Raises:
             ImportError: without scikit-image (the extra `mesh`).
+            InputError: they are too faint to enclose anything.
         """
         from scipy.spatial import cKDTree
         from skimage.measure import marching_cubes
 
         padded = F.pad(self.occupied, (1,) * 6).numpy()
+        if padded.max() <= 0.5:
+            raise InputError("The Gaussians are too faint to enclose a body, so there is no mesh of them.")
         vertices, faces, _, _ = marching_cubes(padded, 0.5, spacing=(self.voxel,) * 3)
         middle = self.voxel * (len(padded) - 1) / 2
         placed = torch.from_numpy((vertices - middle).astype(np.float32))

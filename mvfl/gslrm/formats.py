@@ -24,7 +24,8 @@ FORMATS: tuple[str, ...] = get_args(Format)
 # Module that a kind needs besides -> the extra of mvfl that brings it.
 NEEDS = {kind: {"trimesh": "mesh", "skimage": "mesh"} for kind in MESHES} | {kind: {"gaussforge": "spz"} for kind in FORGED}
 SPLATTING = "KHR_gaussian_splatting"
-FLOAT, VERTICES = 5126, 34962  # glTF's numbers for a component and a buffer
+# glTF's numbers: of components, of buffers, and of what vertices make.
+FLOAT, UNSIGNED, VERTICES, INDICES, POINTS, TRIANGLES = 5126, 5125, 34962, 34963, 0, 4
 
 
 def require_known(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -78,50 +79,75 @@ def _forged(gaussians: Gaussians, kind: str) -> bytes:
     return bytes(made["data"])
 
 
+def _linear(colours: np.ndarray) -> np.ndarray:
+    """Colours as displays show them (sRGB) in glTF's linear light."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+
+
 def _splats_glb(gaussians: Gaussians, scale: float) -> bytes:
     """GlTF with the extension KHR_gaussian_splatting: what it is to draw, not its logits; programs without it show points."""
     g = gaussians.detached()
     w, x, y, z = g.quaternions.unbind(-1)
     turned = 0.5**0.5 * torch.stack([x - w, y + z, z - y, w + x], -1)  # (x, y, z, w) after a quarter turn about -X
     opacity = g.opacities.numpy()
-    colour = np.clip(SH_C0 * g.sh[:, 0].numpy() + 0.5, 0, 1)
+    colour = _linear(np.clip(SH_C0 * g.sh[:, 0].numpy() + 0.5, 0, 1))
     columns = {
         "POSITION": scale * g.xyz.numpy() @ Y_UP[:3, :3].T, "COLOR_0": np.concatenate([colour, opacity], 1),
         f"{SPLATTING}:ROTATION": turned.numpy(), f"{SPLATTING}:SCALE": scale * g.scales.numpy(),
         f"{SPLATTING}:OPACITY": opacity, f"{SPLATTING}:SH_DEGREE_0_COEF_0": g.sh[:, 0].numpy(),
     }  # fmt: skip
-    accessors: list[dict[str, Any]] = []
-    views, body = [], b""
-    for column, table in columns.items():
-        table = table.astype("<f4")
-        kind = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}[table.shape[1]]
-        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": table.nbytes, "target": VERTICES})
-        accessors.append({"bufferView": len(accessors), "componentType": FLOAT, "count": len(table), "type": kind})
-        if column == "POSITION":
-            accessors[-1] |= {"min": table.min(0).tolist(), "max": table.max(0).tolist()}
-        body += table.tobytes()
     drawn = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
-    primitive = {"attributes": {c: i for i, c in enumerate(columns)}, "mode": 0, "extensions": {SPLATTING: drawn}}
-    tree = {
-        "asset": {"version": "2.0", "generator": "mvfl"}, "extensionsUsed": [SPLATTING], "scene": 0, "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}], "meshes": [{"primitives": [primitive]}], "buffers": [{"byteLength": len(body)}],
-        "bufferViews": views, "accessors": accessors,
-    }  # fmt: skip
-    text = json.dumps(tree).encode()
-    chunks = ((b"JSON", text + b" " * (-len(text) % 4)), (b"BIN\0", body))
-    packed_chunks = b"".join(struct.pack("<I4s", len(data), name) + data for name, data in chunks)
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(packed_chunks)) + packed_chunks
+    return _gltf(columns, {"mode": POINTS, "extensions": {SPLATTING: drawn}}, {"extensionsUsed": [SPLATTING]})
 
 
 def _mesh(gaussians: Gaussians, body: Body, scale: float, kind: str) -> bytes:
     import trimesh
 
     vertices, faces, colours = body.mesh(gaussians)
-    shades = (255 * colours.numpy()).round().astype(np.uint8)
-    mesh = trimesh.Trimesh(scale * vertices.numpy(), faces.numpy(), vertex_colors=shades, process=False)
+    mesh = trimesh.Trimesh(scale * vertices.numpy(), faces.numpy(), vertex_colors=colours.numpy(), process=False)
     mesh.apply_transform(Y_UP)
-    data = mesh.export(file_type=kind)
-    return data.encode() if isinstance(data, str) else bytes(data)
+    if kind == "obj":
+        return mesh.export(file_type="obj").encode()
+    # Floats: eight bits of linear light would show steps in dark fur. Without a material of its own a body counts as metal.
+    columns = {"POSITION": mesh.vertices, "NORMAL": mesh.vertex_normals, "COLOR_0": _linear(colours.numpy())}
+    matt = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
+    return _gltf(columns, {"mode": TRIANGLES, "material": 0}, {"materials": [matt]}, mesh.faces)
+
+
+def _gltf(
+    columns: dict[str, np.ndarray], primitive: dict[str, Any], entries: dict[str, Any], faces: np.ndarray | None = None
+) -> bytes:
+    """A binary glTF file of one primitive.
+
+    Args:
+        columns: attribute -> a row of 1, 3 or 4 numbers for each vertex.
+        primitive: what it holds besides attributes and indices.
+        entries: of the file, besides those of the geometry.
+        faces: vertices of each triangle.
+    """
+    tables = [(table.astype("<f4"), FLOAT, VERTICES) for table in columns.values()]
+    tables += [(faces.astype("<u4").reshape(-1, 1), UNSIGNED, INDICES)] if faces is not None else []
+    accessors: list[dict[str, Any]] = []
+    views, body = [], b""
+    for table, component, target in tables:
+        kind = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}[table.shape[1]]
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": table.nbytes, "target": target})
+        accessors.append({"bufferView": len(accessors), "componentType": component, "count": len(table), "type": kind})
+        body += table.tobytes()
+    position = tables[list(columns).index("POSITION")][0]
+    accessors[list(columns).index("POSITION")] |= {"min": position.min(0).tolist(), "max": position.max(0).tolist()}
+    primitive = {**primitive, "attributes": {c: i for i, c in enumerate(columns)}}
+    if faces is not None:
+        primitive["indices"] = len(columns)
+    tree = {
+        "asset": {"version": "2.0", "generator": "mvfl"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}], "buffers": [{"byteLength": len(body)}], "bufferViews": views,
+        "accessors": accessors, **entries,
+    }  # fmt: skip
+    text = json.dumps(tree).encode()
+    chunks = ((b"JSON", text + b" " * (-len(text) % 4)), (b"BIN\0", body))
+    packed_chunks = b"".join(struct.pack("<I4s", len(data), name) + data for name, data in chunks)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(packed_chunks)) + packed_chunks
 
 
 def _written(kind: str, gaussians: Gaussians, body: Body, scale: float) -> bytes:

@@ -13,6 +13,9 @@ from mvfl.geometry.cameras import Camera
 from mvfl.geometry.lens import LensCamera
 from mvfl.gslrm.views import Views
 
+ORIGIN = np.zeros(3)  # about which animals lie
+ONE_LINE = 10.0  # degrees between two lines of sight that count as one
+
 
 def cameras_of(views: Views) -> list[LensCamera]:
     """Cameras of posed pictures."""
@@ -35,7 +38,8 @@ def hull_pictures(inputs: Views, targets: Views) -> Float[Tensor, "view 3 height
     if len(masks) < 2 or not all(m.any() for m in masks):
         return blank
     cameras = cameras_of(inputs)
-    body = carve_body([Silhouette.of(np.ascontiguousarray(m)) for m in masks], cameras)
+    centre = ORIGIN if _along_one_line(cameras) else None
+    body = carve_body([Silhouette.of(np.ascontiguousarray(m)) for m in masks], cameras, centre)
     if not len(body.points):
         return blank
     colours = _colours(body, inputs.images.permute(0, 2, 3, 1).cpu().numpy(), cameras)
@@ -43,15 +47,21 @@ def hull_pictures(inputs: Views, targets: Views) -> Float[Tensor, "view 3 height
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).to(targets.images)
 
 
-def _nearest(points: np.ndarray, camera: Camera, cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixel cell of each point, its depth, and the smallest depth in its cell."""
+def _along_one_line(cameras: list[LensCamera]) -> bool:
+    """Whether all cameras look along nearly one line, as two that face each other do: rays do not tell how far things are."""
+    across = [np.eye(3) - np.outer(axis, axis) for axis in (c.camera.w2c[2, :3] for c in cameras)]
+    return bool(np.linalg.eigvalsh(np.mean(across, 0))[0] < np.sin(np.radians(ONE_LINE / 2)) ** 2)
+
+
+def _nearest(points: np.ndarray, camera: Camera, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Projection (column, row, depth) of each point, and the smallest depth in its cell of pixels."""
     seen = camera.project(points)
     columns = camera.width // cell + 1
     column, row = (np.clip(seen[:, i], 0, n - 1) // cell for i, n in ((0, camera.width), (1, camera.height)))
     place = (column + columns * row).astype(int)
     front = np.full(columns * (camera.height // cell + 1), np.inf)
     np.minimum.at(front, place, seen[:, 2])
-    return seen, seen[:, 2], front[place]
+    return seen, front[place]
 
 
 def _colours(body: Body, pictures: np.ndarray, cameras: list[LensCamera]) -> np.ndarray:
@@ -60,8 +70,8 @@ def _colours(body: Body, pictures: np.ndarray, cameras: list[LensCamera]) -> np.
     for picture, entry in zip(pictures, cameras, strict=True):
         camera = entry.camera
         pixels = max(1, round(body.voxel * camera.fx / np.median(camera.project(body.points)[:, 2])))
-        seen, depth, front = _nearest(body.points, camera, pixels)
-        visible = depth <= front + 1.5 * body.voxel
+        seen, front = _nearest(body.points, camera, pixels)
+        visible = seen[:, 2] <= front + 1.5 * body.voxel
         column = np.clip(seen[visible, 0].astype(int), 0, camera.width - 1)
         row = np.clip(seen[visible, 1].astype(int), 0, camera.height - 1)
         total[visible] += picture[row, column]

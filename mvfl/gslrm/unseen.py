@@ -20,6 +20,18 @@ class Fold(NamedTuple):
     targets: list[int]
 
 
+def chosen_inputs(views: int, input_views: int | None, reference: int | None = None) -> list[int]:
+    """Views that the network sees: the first ones, and in any case the photograph that the others were drawn of.
+
+    Args:
+        views: of the sample that inputs are.
+        input_views: most inputs; None = all.
+        reference: view of the photograph; None where all are recorded.
+    """
+    most = min(views, input_views or views)
+    return list(range(most)) if reference is None or reference < most else [*range(most - 1), reference]
+
+
 def unseen_fold(views: int, recorded: int, input_views: int | None, number: int, reference: int | None = None) -> Fold:
     """Inputs and targets without a common camera.
 
@@ -33,7 +45,7 @@ def unseen_fold(views: int, recorded: int, input_views: int | None, number: int,
     Raises:
         ValueError: a single camera, which cannot be left out.
     """
-    seen = list(range(min(views, input_views or views)))
+    seen = chosen_inputs(views, input_views, reference)
     if recorded > views:
         return Fold(seen, list(range(views, recorded)))
     if rest := [v for v in range(views) if v not in seen and v != reference]:

@@ -17,6 +17,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from mvfl.config.evaluation import above_chance
 from mvfl.config.experiment import Training, TrainingRun
 from mvfl.mvdiffusion.batches import TrainingData, make_batch
 from mvfl.mvdiffusion.objective import Batch, Objective, draw
@@ -51,15 +52,12 @@ def ema_weights(unet: UNet2DConditionModel, ema: EMAModel) -> Iterator[UNet2DCon
         unet.train(training)
 
 
-def collapse_sign(scores: dict[str, float], limits: Training) -> str | None:
-    """A sentence when validation scores show collapse by the run's own limits."""
+def collapse_sign(scores: dict[str, float], limits: Training, views: int) -> str | None:
+    """A sentence when validation scores of objects of some views show collapse by the run's own limits."""
     if scores["val/copy_score"] > limits.watch_copy_score:
         return f"the views repeat the input (copy score {scores['val/copy_score']:.2f}, limit {limits.watch_copy_score})."
-    if scores["val/slot_accuracy"] <= limits.watch_slot_accuracy:
-        return (
-            f"only {scores['val/slot_accuracy']:.0%} of the views show the direction of their slot "
-            f"(limit {limits.watch_slot_accuracy:.0%})."
-        )
+    if scores["val/slot_accuracy"] <= (limit := above_chance(limits.watch_slot_accuracy, views)):
+        return f"only {scores['val/slot_accuracy']:.0%} of the views show the direction of their slot (limit {limit:.0%})."
     return None
 
 
@@ -264,7 +262,7 @@ class MultiViewTraining:
         for tower in (self.pipeline.vae, self.pipeline.image_encoder):
             tower.to("cpu")  # three gigabytes at full size, which the steps until the next look can use
         tracker.log(step, scores)
-        if watched and (sign := collapse_sign(scores, t)):
+        if watched and (sign := collapse_sign(scores, t, len(self.data.parts[0].rig.cameras))):
             say(f"Warning at step {step}: {sign} Look at {picture}.")
             tracker.log(step, {"val/collapsed": 1.0})
             if t.stop_on_collapse:

@@ -32,6 +32,7 @@ class Measurements:
         consistency: agreement of the silhouettes with one body, relative to the recorded views.
         slots: per relative slot (1, 2, ...): slot accuracy, IoU, skill.
         loss_state: from the loss trend.
+        views: of an object, so that chance is 1/views.
     """
 
     slot_accuracy: float
@@ -41,6 +42,7 @@ class Measurements:
     consistency: float
     slots: dict[str, Metrics]
     loss_state: str
+    views: int
 
 
 @dataclass(frozen=True)

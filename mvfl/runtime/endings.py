@@ -92,17 +92,18 @@ def forget_notes(logs: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def growing(megabytes: int, log: str) -> Callable[[Any, int], int]:
+def growing(megabytes: int | Callable[[Any], int], log: str) -> Callable[[Any, int], int]:
     """Memory of a rule's jobs, for `resources`: more after each attempt that was killed without a word.
 
     Args:
-        megabytes: of the first attempt.
+        megabytes: of the first attempt; a function of the wildcards where they decide it.
         log: pattern of the rule's logs.
     """
 
     def memory(wildcards: Any, attempt: int) -> int:
         kills = killed(note_beside(Path(log.format(**dict(wildcards.items()))))) if attempt > 1 else 0
-        return megabytes * (1 + kills)
+        first = megabytes if isinstance(megabytes, int) else megabytes(wildcards)
+        return first * (1 + kills)
 
     return memory
 

@@ -25,6 +25,7 @@ from mvfl.mvdiffusion.conditioning import TELLS_POSES
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.samples import CAMERAS, read_sample
 from mvfl.runtime.files import InputError, digest, sha256
+from mvfl.runtime.progress import say
 from mvfl.runtime.reading import require_file
 from mvfl.stages.own_files import PICTURES
 from mvfl.stages.reconstructor import Reconstructor
@@ -118,6 +119,8 @@ def require_sense(choice: Choice, reconstructor: Reconstructor, sources: Sequenc
         raise InputError(f"{ways[0]} is of photos and videos; samples and data sets have their own masks.")
     if choice.straight and choice.reframe:
         raise InputError("--reframe is of single pictures; calibrated views are taken where their cameras say.")
+    if choice.straight and reconstructor.input_views is not None:
+        say(f"GS-LRM was trained on {reconstructor.input_views} views (gslrm.input_views): of more than that the first are used.")
     if choice.all_views and choice.view is not None:
         raise InputError("--view names one camera and --all-views takes all: give one of them.")
     if (choice.cut.mask or choice.cut.box) and (not alone or choice.calibration):

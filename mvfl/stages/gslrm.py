@@ -20,7 +20,7 @@ from mvfl.gslrm.lora import merged
 from mvfl.gslrm.model import Gslrm
 from mvfl.gslrm.scoring import evaluate_views, pictures_without_model, score_pictures
 from mvfl.gslrm.training import GslrmTraining
-from mvfl.gslrm.unseen import Fold, unseen_fold
+from mvfl.gslrm.unseen import Fold, chosen_inputs, unseen_fold
 from mvfl.gslrm.views import Views, load_views
 from mvfl.layout import Reconstruction
 from mvfl.metrics.lpips import Lpips, load_lpips
@@ -75,7 +75,8 @@ class Sources:
         targets = self.real if self.settings.real_targets else self.inputs
         pairs = {n: self.recorded(n)[0] if self.settings.real_targets else n for n in self.inputs.train}
         recorded = [self.real, *self.others] if self.settings.inputs == "mixed" else list(self.others)
-        return [Supervised(self.inputs, targets, pairs), *(Supervised(r, r, {n: n for n in r.train}) for r in recorded)]
+        references = {n: r for n in self.inputs.train if (r := self.recorded(n)[1]) is not None}
+        return [Supervised(self.inputs, targets, pairs, references), *(Supervised(r, r, {n: n for n in r.train}) for r in recorded)]
 
     def batches(self) -> Batches:
         """Pictures of each training step, this process's share of them."""
@@ -97,7 +98,8 @@ class Sources:
 
     def seen(self, name: str) -> Views:
         """The views that the network sees of a sample when nothing is to be judged."""
-        return load_views(self.inputs, name, all_views=False).select(slice(self.settings.input_views))
+        views = load_views(self.inputs, name, all_views=False)
+        return views.select(chosen_inputs(len(views.images), self.settings.input_views, self.recorded(name)[1]))
 
 
 def run(job: GslrmJob, minutes: float | None = None) -> None:

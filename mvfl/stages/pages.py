@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def links(page: Path, targets: Mapping[str, Path]) -> dict[str, str]:
         page: that is written.
         targets: pages by what they are called.
     """
-    return {name: os.path.relpath(target, page.parent) for name, target in targets.items() if target.is_file()}
+    return {name: quote(os.path.relpath(target, page.parent)) for name, target in targets.items() if target.is_file()}
 
 
 def png(figure: Figure) -> bytes:

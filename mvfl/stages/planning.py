@@ -106,6 +106,13 @@ class Plan:
             out=layout.verdict(name, step).folder,
         )  # fmt: skip
 
+    def scoring_megabytes(self, name: str) -> int:
+        """Memory of a verdict: five sets of pictures of all pairs (recorded, drawn, three that need no model), and the networks."""
+        e, scoring = self.experiment(name), self.config.evaluation
+        views = self.config.views_of(e.dataset) or 6
+        pairs = scoring.samples * (views if e.reference == "random" and scoring.references == "all" else 1)
+        return max(24_000, 8000 + round(5.3 * pairs * views * 12 * self.config.datasets[e.dataset].image_size ** 2 / 1e6))
+
     def decide(self, name: str, step: int) -> jobs.DecideJob:
         """Make a decision of an experiment's measurements."""
         verdict = self.layout.verdict(name, step)

@@ -28,6 +28,7 @@ from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.export import PUBLISHED, Filters, visible_gaussians
 from mvfl.gslrm.model import Gslrm
+from mvfl.gslrm.unseen import chosen_inputs
 from mvfl.gslrm.views import Views
 from mvfl.layout import Checkpoint, Prompts, Reconstruction
 from mvfl.metrics.image import predicted_mask
@@ -215,7 +216,8 @@ class Reconstructor:
     def _shaped(self, images: Tensor, cameras: list[Camera], reference: int | None, millimetres: float | None) -> Model3D:
         eight_bit = (images * 255).round() / 255  # GS-LRM sees 8-bit pictures, as it did in training
         views = Views(eight_bit, predicted_mask(eight_bit).float(), *camera_tensors(cameras))
-        gaussians = visible_gaussians(self.gslrm, views.select(slice(self.input_views)), "this picture", self.filters)
+        seen = views.select(chosen_inputs(len(images), self.input_views, reference))
+        gaussians = visible_gaussians(self.gslrm, seen, "this picture", self.filters)
         return Model3D(gaussians, eight_bit, cameras, reference, millimetres)
 
 
@@ -295,7 +297,7 @@ def _of_base(folder: Path, wanted: str | Rig | None, gslrm: Path | None) -> Reco
     with_views(pipeline.unet, len(rig.cameras))
     sampler = Sampler(for_drawing(pipeline), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
     sources: dict[str, Path | str] = {"base": str(folder), "unet": folder / "unet" / WEIGHTS, "gslrm": weights}
-    usual = EMBEDDED_FRAMING if folder == EMBEDDED else PUBLISHED_FRAMING
+    usual = EMBEDDED_FRAMING if folder.resolve() == EMBEDDED else PUBLISHED_FRAMING
     model = load_gslrm(weights, size, saved.clip_xyz if saved else False).to(device())
     return Reconstructor(
         sampler, model, choice, rig, sources=sources, input_views=saved.input_views if saved else None,
@@ -307,7 +309,7 @@ def _usual_choice(folder: Path, conditioning: ViewConditioning) -> ViewSampling:
     """How views of a base that says nothing of it are told and sampled."""
     return ViewSampling(
         reference="random" if conditioning in TELLS_POSES else 0, view_conditioning=conditioning,
-        sampling=Sampling(guidance=2.0 if folder == EMBEDDED else 3.0),
+        sampling=Sampling(guidance=2.0 if folder.resolve() == EMBEDDED else 3.0),
     )  # fmt: skip
 
 

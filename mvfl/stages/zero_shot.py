@@ -41,6 +41,7 @@ def run(job: ZeroShotJob) -> None:
     settings = job.gslrm.model_copy(update={"inputs": "real", "real_targets": True})
     sources = Sources(chosen, chosen, settings)
     grid, scores = score_models(sources, {"model": record.gslrm})
+    scores = scores.model_copy(update={"block": "test" if manifest.test else "val"})
     job.out.mkdir(parents=True, exist_ok=True)
     scores.write(out.metrics)
     save_grid(out.renders, grid)
@@ -52,7 +53,7 @@ def run(job: ZeroShotJob) -> None:
     pictures = {"renders": out.renders, "strip": out.strip, "turntable": out.turntable}
     write_page(
         out.page, "zero_shot", name=manifest.name, samples=len(chosen.val), judges=scores.judges, rows=rows,
-        cameras=scores.per_target(), best={m: max(row[m] for _, row in rows) for m in scores.mean},
+        cameras=scores.per_target(), hull="hull" in scores.baselines, best={m: max(row[m] for _, row in rows) for m in scores.mean},
         images={key: inline(file) for key, file in pictures.items()},
     )  # fmt: skip
     write_provenance(job.out, "zero_shot", settings.model_dump(mode="json"), {"base": job.base, "manifest": job.manifest})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from mvfl.config.strict import ViewConditioning
@@ -16,6 +16,7 @@ from mvfl.runtime.progress import tracked
 from mvfl.verdict.scores import Truth
 
 SEARCH_SIZE = 32  # pixels per side for the nearest-sample search
+PART = 8192  # pictures that are compared at once
 
 
 def baselines(
@@ -26,20 +27,19 @@ def baselines(
     The nearest sample is found by the reference picture among all training samples and views; its own views, read from
     the matched view on, are the prediction.
     """
-    small, sums = [], torch.zeros_like(truth.images[0])
-    for rgba in tracked(read_ahead(manifest, manifest.train), "baselines", len(manifest.train)):
+    sums = torch.zeros_like(truth.images[0])
+    library = torch.empty(len(manifest.train), manifest.views, 3 * SEARCH_SIZE**2, dtype=torch.float16)  # [sample, view, pixels]
+    for number, rgba in enumerate(tracked(read_ahead(manifest, manifest.train), "baselines", len(manifest.train))):
         rgb = composite(rgba, 1.0)
         sums += rgb
-        small.append(F.interpolate(rgb, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1))
+        library[number] = F.interpolate(rgb, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1)
     mean_views = sums / len(manifest.train)
-    library = torch.stack(small)  # [sample, view, pixels]
     queries = F.interpolate(truth.inputs, (SEARCH_SIZE, SEARCH_SIZE), mode="area").flatten(1)
     if conditioning in ("prompt", "absolute_prompt"):
         # The slots mean fixed cameras: only the same view of another sample can stand in.
-        nearest = [(int(torch.cdist(q[None], library[:, r]).argmin()), r) for q, r in zip(queries, truth.references, strict=True)]
+        nearest = [(_nearest(q[None], library[:, r])[0], r) for q, r in zip(queries, truth.references, strict=True)]
     else:
-        flat = torch.cdist(queries, library.flatten(0, 1)).argmin(1).tolist()
-        nearest = [divmod(i, library.shape[1]) for i in flat]
+        nearest = [divmod(i, manifest.views) for i in _nearest(queries, library.flatten(0, 1))]
     matched = []
     for sample, view in nearest:
         rgb = composite(view_pictures(manifest, manifest.train[sample]), 1.0)
@@ -50,6 +50,12 @@ def baselines(
         "mean": torch.stack([mean_views[v] for v in truth.views]),
         "nearest": torch.stack(matched),
     }
+
+
+def _nearest(queries: Float[Tensor, "query pixel"], library: Float16[Tensor, "picture pixel"]) -> list[int]:
+    """Index of the most similar picture for each query; a long recording's are looked at in parts."""
+    distances = [torch.cdist(queries, part.float()) for part in library.split(PART)]
+    return torch.cat(distances, 1).argmin(1).tolist()
 
 
 def likeness_to_training(nearest: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvfl.config.evaluation import Thresholds
+from mvfl.config.evaluation import Thresholds, above_chance
 from mvfl.config.strict import Case
 from mvfl.records.decision import Crossed, Decision
 from mvfl.records.scores import Measurements
@@ -21,16 +21,17 @@ LOSS_SENTENCES = {
     "rising": "The loss rises.",
     "oscillating": "The loss jumps to and fro; a lower learning rate may help.",
     "broken": "The loss is not a number.",
-    "unknown": "How the loss went is not known: the log is empty.",
+    "unknown": "How the loss went is not known: fewer than five steps of it are logged.",
 }
 
 
 def crossed_thresholds(m: Measurements, t: Thresholds) -> list[Crossed]:
     """All limits that a measurement violates, for the run as a whole and per slot."""
     out = []
-    for name, value in (("failed_slot_accuracy", m.slot_accuracy), ("failed_skill", m.skill)):
-        if value <= getattr(t, name):
-            out.append(Crossed(threshold=name, limit=getattr(t, name), value=value))
+    wrong = above_chance(t.failed_slot_accuracy, m.views)
+    for name, value, limit in (("failed_slot_accuracy", m.slot_accuracy, wrong), ("failed_skill", m.skill, t.failed_skill)):
+        if value <= limit:
+            out.append(Crossed(threshold=name, limit=limit, value=value))
     if m.copy_score > t.max_copy_score:
         out.append(Crossed(threshold="max_copy_score", limit=t.max_copy_score, value=m.copy_score))
     if m.consistency < t.min_consistency:
@@ -105,10 +106,10 @@ def _failures(m: Measurements, t: Thresholds) -> list[str]:
     failures: list[str] = []
     if m.loss_state == "broken":
         failures.append("The training loss became NaN.")
-    if m.slot_accuracy <= t.failed_slot_accuracy:
+    if m.slot_accuracy <= (limit := above_chance(t.failed_slot_accuracy, m.views)):
         failures.append(
-            f"Only {m.slot_accuracy:.0%} of the views show the direction of their slot (chance "
-            f"{1 / (len(m.slots) + 1):.0%}, limit {t.failed_slot_accuracy:.0%})."
+            f"Only {m.slot_accuracy:.0%} of the views show the direction of their slot (chance {1 / m.views:.0%}, limit "
+            f"{limit:.0%})."
         )
     if m.copy_score > t.max_copy_score:
         failures.append(

@@ -40,8 +40,8 @@ def consistency_per_pair(images: Views, truth: Truth) -> list[float]:
 
 
 def relative(value: float, recorded: float) -> float:
-    """A figure relative to that of the recorded views; 0 where the recorded views have none to compare with."""
-    return value / recorded if recorded > 0 else 0.0
+    """A figure relative to that of the recorded views, at most 1; 0 where the recorded views have none to compare with."""
+    return min(1.0, value / recorded) if recorded > 0 else 0.0
 
 
 def measure(
@@ -73,6 +73,7 @@ def measure(
         consistency=sum(agreement) / len(agreement),
         slots=slots,
         loss_state=loss_state,
+        views=scored.shape[1],
     )
     mean = lambda table, mask: {m: float(table[m][mask].mean()) for m in METRICS}  # noqa: E731
     detail = {

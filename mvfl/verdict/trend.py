@@ -16,13 +16,14 @@ def loss_trend(log: list[dict[str, Any]], window: int = 500) -> LossTrend:
     rows = [r for r in log if "train/loss" in r]
     if not rows:
         return LossTrend(None, None, None, None, None, "unknown")
-    if any(r["train/loss"] is None for r in rows[-20:]):
+    lost = [r["train/loss"] is None for r in rows[-20:]]  # fp16 skips a step now and then whose loss overflowed
+    if lost[-1] or sum(lost) > len(lost) / 2:
         return LossTrend(None, None, None, None, None, "broken")
     end = rows[-1]["step"]
-    points = np.array([(r["step"], r["train/loss"]) for r in rows if r["step"] > end - window])
+    points = np.array([(r["step"], r["train/loss"]) for r in rows if r["step"] > end - window and r["train/loss"] is not None])
     last = float(np.median(points[-max(1, len(points) // 10) :, 1]))
     if len(points) < 5:
-        return LossTrend(last, None, None, None, None, "plateau")
+        return LossTrend(last, None, None, None, None, "unknown")
     rng = np.random.default_rng(0)
     scale = 1000 / float(np.median(points[:, 1]))
 

@@ -7,6 +7,7 @@ import math
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gaussforge
 import numpy as np
@@ -92,6 +93,20 @@ def test_the_embedding_tells_postures_apart_and_its_lowest_degree_is_the_mass() 
     assert float(degree_0[0]) == pytest.approx(float(shell) / math.sqrt(4 * math.pi), rel=1e-4), "c_00 = mass / sqrt(4 pi)"
 
 
+def gltf_columns(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The tree of a binary glTF file and its only primitive's attributes."""
+    data = path.read_bytes()
+    magic, version, total, length, kind = struct.unpack_from("<4sIII4s", data)
+    assert (magic, version, total, kind) == (b"glTF", 2, len(data), b"JSON") and length % 4 == 0
+    tree, binary, columns = json.loads(data[20 : 20 + length]), data[28 + length :], {}
+    for name, number in tree["meshes"][0]["primitives"][0]["attributes"].items():
+        accessor = tree["accessors"][number]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        table = np.frombuffer(binary, "<f4", view["byteLength"] // 4, view["byteOffset"])
+        columns[name] = torch.from_numpy(table.reshape(accessor["count"], -1).copy())
+    return tree, columns
+
+
 def test_every_format_holds_the_same_animal(ball: tuple[Gaussians, Body], tmp_path: Path) -> None:
     gaussians, body = ball
     files = save_as(FORMATS, gaussians, body, tmp_path, millimetres=40.0)
@@ -103,7 +118,9 @@ def test_every_format_holds_the_same_animal(ball: tuple[Gaussians, Body], tmp_pa
     for kind in ("glb", "obj"):
         mesh = trimesh.load(tmp_path / f"animal.{kind}", force="mesh")
         assert mesh.is_watertight and mesh.volume == pytest.approx(body.volume * 0.04**3, rel=0.05), "cubic metres, outward faces"
-        assert np.abs(np.asarray(mesh.visual.vertex_colors)[:, :3].astype(int) - 128).max() <= 1
+        grey = 55 if kind == "glb" else 128  # glTF's colours are linear light: 0.5 on a display is 0.214 there
+        colours = mesh.visual.vertex_colors[:, :3] if kind == "obj" else 255 * gltf_columns(tmp_path / "animal.glb")[1]["COLOR_0"]
+        assert np.abs(np.asarray(colours) - grey).max() <= 1
 
 
 def test_spz_and_sog_are_small_and_read_back(tmp_path: Path) -> None:
@@ -124,27 +141,19 @@ def test_gltf_holds_the_gaussians_as_the_extension_asks(tmp_path: Path) -> None:
         skin((0.2, 0.3, 0.5), 300), rotations=torch.randn(300, 4, generator=draws), log_scales=torch.randn(300, 3) - 4
     )
     save_as(("splats.glb",), gaussians, carved(gaussians), tmp_path, millimetres=40.0)
-    data = (tmp_path / "animal.splats.glb").read_bytes()
-    magic, version, total, length, kind = struct.unpack_from("<4sIII4s", data)
-    assert (magic, version, total, kind) == (b"glTF", 2, len(data), b"JSON") and length % 4 == 0
-    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    tree, column = gltf_columns(tmp_path / "animal.splats.glb")
     (primitive,) = tree["meshes"][0]["primitives"]
     assert tree["extensionsUsed"] == ["KHR_gaussian_splatting"] and primitive["mode"] == 0
     assert set(primitive["extensions"]["KHR_gaussian_splatting"]) == {"kernel", "colorSpace"}
 
-    def column(name: str) -> torch.Tensor:
-        accessor = tree["accessors"][primitive["attributes"][name]]
-        view = tree["bufferViews"][accessor["bufferView"]]
-        table = np.frombuffer(binary, "<f4", view["byteLength"] // 4, view["byteOffset"])
-        return torch.from_numpy(table.reshape(accessor["count"], -1).copy())
-
     up = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-    torch.testing.assert_close(column("POSITION"), 0.04 * gaussians.xyz @ up.T)
-    turned = rotation_matrices(column("KHR_gaussian_splatting:ROTATION")[:, [3, 0, 1, 2]])
-    scaled = turned * column("KHR_gaussian_splatting:SCALE")[:, None]
+    torch.testing.assert_close(column["POSITION"], 0.04 * gaussians.xyz @ up.T)
+    turned = rotation_matrices(column["KHR_gaussian_splatting:ROTATION"][:, [3, 0, 1, 2]])
+    scaled = turned * column["KHR_gaussian_splatting:SCALE"][:, None]
     torch.testing.assert_close(scaled @ scaled.mT, 0.04**2 * up @ gaussians.covariances @ up.T, rtol=1e-4, atol=1e-9)
-    torch.testing.assert_close(column("KHR_gaussian_splatting:OPACITY"), gaussians.opacities)
-    torch.testing.assert_close(column("KHR_gaussian_splatting:SH_DEGREE_0_COEF_0"), gaussians.sh[:, 0])
+    torch.testing.assert_close(column["KHR_gaussian_splatting:OPACITY"], gaussians.opacities)
+    torch.testing.assert_close(column["COLOR_0"][:, :3], torch.full((300, 3), 0.21404), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(column["KHR_gaussian_splatting:SH_DEGREE_0_COEF_0"], gaussians.sh[:, 0])
     assert trimesh.load(tmp_path / "animal.splats.glb").geometry, "a program without the extension shows points"
 
 
@@ -153,6 +162,13 @@ def test_meshes_stand_along_y_as_gltf_asks(tmp_path: Path) -> None:
     save_as(("glb",), gaussians, carved(gaussians), tmp_path)
     extents = trimesh.load(tmp_path / "animal.glb", force="mesh").extents
     assert extents == pytest.approx([0.44, 1.04, 0.64], abs=0.06)
+
+
+def test_gaussians_that_enclose_nothing_are_no_mesh(tmp_path: Path) -> None:
+    faint = replace(skin((0.2, 0.3, 0.5), 300), opacity_logits=torch.full((300, 1), -2.0), log_scales=torch.full((300, 3), -4.0))
+    with pytest.raises(InputError, match="too faint to enclose a body"):
+        save_as(("glb",), faint, carved(faint), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_format_is_refused(ball: tuple[Gaussians, Body], tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mvfl.config.evaluation import Thresholds
+from mvfl.config.evaluation import Thresholds, above_chance
+from mvfl.config.experiment import Training
+from mvfl.mvdiffusion.training import collapse_sign
 from mvfl.records.manifest import Manifest
 from mvfl.records.scores import Measurements
 from mvfl.verdict.baselines import baselines
@@ -17,7 +19,16 @@ from mvfl.verdict.scores import Truth
 
 GOOD = {"slot_accuracy": 0.98, "iou": 0.8, "skill": 0.5}
 BAD = {str(i): {"slot_accuracy": 0.2, "iou": 0.3, "skill": -0.5} for i in range(1, 6)}
-BASE = Measurements(0.98, 0.0, 0.8, 0.5, 0.95, {str(i): dict(GOOD) for i in range(1, 6)}, "falling")
+BASE = Measurements(0.98, 0.0, 0.8, 0.5, 0.95, {str(i): dict(GOOD) for i in range(1, 6)}, "falling", 6)
+
+
+@pytest.mark.parametrize(("views", "guessed"), [(2, 0.5), (3, 0.34), (6, 0.17), (12, 0.09)])
+def test_guessed_directions_are_case_c_with_any_number_of_cameras(views: int, guessed: float) -> None:
+    slots = {str(i): {**GOOD, "slot_accuracy": guessed} for i in range(1, views)}
+    decision = decide(replace(BASE, slot_accuracy=guessed, slots=slots, views=views), Thresholds())
+    assert decision.case == "C" and f"chance {1 / views:.0%}" in " ".join(decision.reasons)
+    assert above_chance(0.3, 6) == pytest.approx(0.3) and above_chance(0.3, views) > guessed
+    assert collapse_sign({"val/copy_score": 0.0, "val/slot_accuracy": guessed}, Training(), views)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import yaml
 from rich.tree import Tree
 
 from mvfl.config.load import load_config, load_with_base
+from mvfl.geometry.cameras import orbit_camera
+from mvfl.geometry.rig import Rig
 from mvfl.inspection.plan import decision_tree, plan_experiment
 from mvfl.layout import Checkpoint, Layout, Reconstruction
 from mvfl.runtime.files import InputError
@@ -104,6 +106,16 @@ def test_the_published_base_is_fetched_once_and_every_stage_after_it_needs_no_ne
     plan = plan_of()
     fetched = plan.layout.fetched("openfacelift")
     assert plan.base("openfacelift").inputs()["fetched"] == [fetched] == [plan.fetch("openfacelift").out / "fetched.json"]
+
+
+def test_a_verdict_of_many_cameras_asks_for_more_memory(tmp_path: Path) -> None:
+    overlay = tmp_path / "twelve.yaml"
+    rig = Rig("twelve", [orbit_camera(30.0 * i, 20.0) for i in range(12)])
+    (tmp_path / "twelve.json").write_text(json.dumps(rig.to_json()))
+    twelve_cameras = {"sample_folders": {"kind": "folder", "path": "x", "rig": str(tmp_path / "twelve.json")}}
+    overlay.write_text(yaml.safe_dump({"datasets": twelve_cameras, "defaults": {"dataset": "sample_folders"}}))
+    usual, twelve, name = plan_of(), plan_of(overlay), "mouse_6x_aug"
+    assert usual.scoring_megabytes(name) == 24_000 and 50_000 < twelve.scoring_megabytes(name) < 60_000
 
 
 def test_paths_may_hold_wildcards() -> None:

@@ -22,6 +22,16 @@ def test_a_nan_in_the_log_is_broken_and_an_outlier_is_not() -> None:
     assert loss_trend(log).state == "falling"
 
 
+def test_a_skipped_step_of_fp16_is_no_broken_run() -> None:
+    log: list[dict[str, float | None]] = [{"step": s, "train/loss": 0.3 - 1e-4 * s} for s in range(0, 1000, 10)]
+    log[60] = log[95] = {"step": 600, "train/loss": None}
+    assert loss_trend(log).state == "falling"
+
+
+def test_of_few_steps_nothing_is_said() -> None:
+    assert loss_trend([{"step": 10 * i, "train/loss": 0.5**i} for i in range(4)]).state == "unknown"
+
+
 def test_a_loss_that_jumps_to_and_fro_is_oscillating() -> None:
     log = [{"step": s, "train/loss": 0.3 + 0.1 * (-1) ** (s // 10)} for s in range(10, 1000, 10)]
     assert loss_trend(log).state == "oscillating"

@@ -18,7 +18,7 @@ from mvfl.geometry.rig import load_rig
 from mvfl.geometry.tensors import camera_tensors
 from mvfl.gslrm.hull_baseline import hull_pictures
 from mvfl.gslrm.scoring import pictures_without_model, score_pictures
-from mvfl.gslrm.unseen import unseen_fold
+from mvfl.gslrm.unseen import chosen_inputs, unseen_fold
 from mvfl.gslrm.views import Views
 from mvfl.records.scores import ReconstructionScore, ReconstructionScores
 from mvfl.stages.gslrm import beats_base
@@ -33,6 +33,12 @@ def test_no_camera_is_both_input_and_judge(views: int, spare: int, most: int | N
     assert fold.inputs and fold.targets and not set(fold.inputs) & set(fold.targets)
     assert reference not in fold.targets, "the picture that generated views were drawn from is no unseen one"
     assert not spare or fold.targets == list(range(views, views + spare)), "spare cameras judge where there are some"
+
+
+def test_the_photograph_is_among_few_inputs_wherever_its_camera_stands() -> None:
+    assert chosen_inputs(6, 4) == chosen_inputs(6, 4, 2) == [0, 1, 2, 3] and chosen_inputs(6, None, 5) == list(range(6))
+    assert chosen_inputs(6, 4, 5) == [0, 1, 2, 5] and chosen_inputs(6, 1, 5) == [5]
+    assert unseen_fold(6, 6, 4, 0, 5) == ([0, 1, 2, 5], [3, 4])
 
 
 def test_without_a_spare_camera_each_one_is_left_out_in_turn() -> None:
@@ -74,6 +80,18 @@ def test_the_coloured_hull_is_a_3d_and_billboards_are_none() -> None:
     assert hull["foreground_psnr"] > billboard["foreground_psnr"] + 2
 
 
+@pytest.mark.parametrize("apart", [180.0, 179.5, 176.0])
+def test_cameras_that_face_each_other_have_a_hull_too(apart: float) -> None:
+    """Their rays meet anywhere along a line: the body is looked for about the origin."""
+    rig = [orbit_camera(azimuth, 0.0, size=96) for azimuth in (0.0, apart, 90.0)]
+    for seed in range(6):
+        drawn = make_sample((seed, 1), rig, ["agouti"], ["walk"], 0.7, 0, 1)
+        rgba = torch.from_numpy(drawn.pictures).permute(0, 3, 1, 2).float() / 255
+        views = Views(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], rgba[:, 3:], *camera_tensors(rig))
+        found = score_pictures(hull_pictures(views.select([0, 1]), views.select([2])), views.select([2]))
+        assert found["mask_iou"] > 0.2, "two silhouettes from one line bound no length along it, but a body stands there"
+
+
 def test_a_hull_of_nothing_is_blank() -> None:
     views = animal(3)
     nothing = Views(views.images, torch.zeros_like(views.alphas), views.c2w, views.intrinsics)
@@ -111,8 +129,12 @@ def test_a_zero_shot_test_leaves_page_scores_and_a_model(tiny_data: Path, tiny_b
     )
     run(job)
     found = ReconstructionScores.read(tmp_path / "metrics.json")
+    assert found.block == "val", "the data set has no test block"
     assert set(found.baselines) == {"blank", "copy", "mean", "hull"} and len(found.samples) == 2
     assert all(row.targets == [6] for row in found.samples), "the spare camera of the data set"
     text = (tmp_path / "index.html").read_text()
     assert "coloured visual hull" in text and (tmp_path / "gaussians.ply").is_file() and "https://" not in text
     assert np.isfinite(list(found.mean.values())).all() and load_rig("ring60").cameras
+    single = job.model_copy(update={"gslrm": job.gslrm.model_copy(update={"input_views": 1}), "out": tmp_path / "single"})
+    run(single)
+    assert "One input alone has no visual hull" in (tmp_path / "single" / "index.html").read_text()
