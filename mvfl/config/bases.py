@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from mvfl.config.strict import AttentionMode, Strict, ViewConditioning
+from mvfl.config.strict import AttentionMode, Strict, UserPath, ViewConditioning
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded_base"
 
@@ -59,16 +59,16 @@ class LocalBase(Strict):
     """A pipeline folder on disk in the published layout."""
 
     kind: Literal["local"]
-    path: Path = Field(description="the folder with unet/, vae/, image_encoder/ ...")
-    gslrm: Path | None = Field(None, description="GS-LRM checkpoint (.pt or .safetensors); default: gslrm/ in `path`")
+    path: UserPath = Field(description="the folder with unet/, vae/, image_encoder/ ...")
+    gslrm: UserPath | None = Field(None, description="GS-LRM checkpoint (.pt or .safetensors); default: gslrm/ in `path`")
 
 
 class HubBase(Strict):
-    """A repository on the model hub, with a pinned revision."""
+    """A repository on the model hub; the commit that was fetched is noted."""
 
     kind: Literal["hub"]
     repo: str
-    revision: str = Field(description="commit hash or tag")
+    revision: str = Field(description="commit hash, tag or branch; a commit keeps what it is")
     pipeline: str = Field("mvdiffusion/pipeckpts", description="folder of the pipeline inside the repository")
     gslrm: str | None = Field("gslrm/ckpt_0000000000021125.pt", description="GS-LRM checkpoint inside the repository")
 

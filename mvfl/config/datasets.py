@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from mvfl.config.patterns import fill, names_cameras, names_in
-from mvfl.config.strict import Coat, Fraction, Name, Pose, Strict
+from mvfl.config.strict import Coat, Fraction, Name, Pose, Strict, UserPath, UserPattern, nearest
 
 Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
 
@@ -17,7 +17,7 @@ class RodentDataset(Strict):
     """Pictures of the embedded articulated rodent, rendered on the CPU."""
 
     kind: Literal["rodent"]
-    rig: str = Field("ring60", description="built-in rig name or JSON file")
+    rig: UserPattern = Field("ring60", description="built-in rig name or JSON file")
     image_size: PositiveInt = 128
     train: PositiveInt = Field(description="training samples")
     val: PositiveInt = Field(description="validation samples")
@@ -39,8 +39,10 @@ class FolderDataset(Strict):
     """Existing sample folders (`sample_*/images`, `opencv_cameras.json`)."""
 
     kind: Literal["folder"]
-    path: Path
-    rig: str = Field(description="built-in rig name or JSON file that names the order of the views; samples keep their own cameras")
+    path: UserPath
+    rig: UserPattern = Field(
+        description="built-in rig name or JSON file that names the order of the views; samples keep their own cameras"
+    )
     image_size: PositiveInt = 512
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
     test_fraction: float = Field(
@@ -73,22 +75,28 @@ Up = Literal["x", "y", "z", "-x", "-y", "-z"] | Vector | LevelCamera | Floor
 
 
 CameraName = Annotated[Name, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # YAML reads 0 as a number
+Cameras = Annotated[
+    Annotated[list[CameraName], Tag("names")] | Annotated[PositiveInt, Tag("count")],
+    Discriminator(lambda given: "names" if isinstance(given, list) else "count"),
+]
 
 
 class MarkerlessDataset(Strict):
     """A recording: synchronised videos of calibrated cameras, with a mask for every picture."""
 
     kind: Literal["markerless"]
-    folder: Path = Field(Path(), description="where the files below lie")
-    calibration: Path = Field(description="JSON, pickle, TOML (anipose, caliscope), YAML or XML (OpenCV); {camera}: a file each")
-    videos: str = Field(description="pattern of the videos; {camera} stands for the cameras' names")
-    masks: str | None = Field(
+    folder: UserPath = Field(Path(), description="where the files below lie")
+    calibration: UserPath = Field(
+        description="JSON, pickle, TOML (anipose, caliscope), YAML or XML (OpenCV); {camera}: a file each"
+    )
+    videos: UserPattern = Field(description="pattern of the videos; {camera} stands for the cameras' names")
+    masks: UserPattern | None = Field(
         None, description="pattern of mask videos, or of folders of PNG files; default: the data stage makes them (`mvfl masks`)"
     )
-    sam2: Path | None = Field(None, description="folder of SAM 2 weights (transformers) for masks that are made; default: GrabCut")
-    cameras: list[CameraName] | PositiveInt | None = Field(
-        None, description="names, or how many of 0, 1 ...; default: as many as there are videos"
+    sam2: UserPath | None = Field(
+        None, description="folder of SAM 2 weights (transformers) for masks that are made; default: GrabCut"
     )
+    cameras: Cameras | None = Field(None, description="names, or how many of 0, 1 ...; default: as many as there are videos")
     up: Up = Field("z", description="an axis or vector of the calibration's world, {level_camera: NAME}, or {floor: three points}")
     unit_mm: PositiveFloat = Field(1.0, description="millimetres in one unit of the calibration")
     image_size: PositiveInt = 512
@@ -111,6 +119,19 @@ class MarkerlessDataset(Strict):
         0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
     )
     gap: int = Field(5, ge=0, description="samples dropped between the blocks")
+
+    @model_validator(mode="after")
+    def _cameras_and_up_can_be(self) -> MarkerlessDataset:
+        if isinstance(self.cameras, list):
+            if twice := sorted({name for name in self.cameras if self.cameras.count(name) > 1}):
+                raise ValueError(f"cameras names {', '.join(twice)} twice; each camera has one name.")
+            if isinstance(self.up, LevelCamera) and self.up.level_camera not in self.cameras:
+                raise ValueError(
+                    f"up.level_camera: '{self.up.level_camera}' is no camera; {nearest(self.up.level_camera, self.cameras)}"
+                )
+        if isinstance(self.up, list) and not any(self.up):
+            raise ValueError("up [0, 0, 0] is no direction; name an axis, or a vector that points up.")
+        return self
 
     @model_validator(mode="after")
     def _patterns_name_cameras(self) -> MarkerlessDataset:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from mvfl.config.strict import Fraction, Strict
+from mvfl.config.strict import Fraction, Strict, UserPath
 
 
 def above_chance(limit: float, views: int) -> float:
@@ -42,8 +41,8 @@ class Thresholds(Strict):
 class LpipsFiles(Strict):
     """Files for LPIPS; they are not shipped."""
 
-    backbone: Path = Field(description="torchvision's VGG-16 weights (.pth or .safetensors)")
-    heads: Path = Field(description="LPIPS' linear layers for VGG (vgg.pth of the lpips package)")
+    backbone: UserPath = Field(description="torchvision's VGG-16 weights (.pth or .safetensors)")
+    heads: UserPath = Field(description="LPIPS' linear layers for VGG (vgg.pth of the lpips package)")
 
 
 class Scoring(Strict):

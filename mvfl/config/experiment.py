@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from mvfl.config.gslrm import GslrmFinetuning
-from mvfl.config.strict import Background, Fraction, PromptStyle, Solver, Strict, ViewConditioning, setting
+from mvfl.config.strict import NO, Background, Fraction, PromptStyle, Solver, Strict, ViewConditioning, setting
 
 
 class Augmentation(Strict):
@@ -37,7 +37,7 @@ class Training(Strict):
     )
     snr_gamma: PositiveFloat = 5.0
     condition_drop_rate: float = Field(0.05, ge=0, lt=1 / 3, description="r; labels dropped below 2r, latents in r..3r")
-    mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16"], NO] = "bf16"
     gradient_checkpointing: bool = False
     compile: bool | Literal["auto"] = Field(
         "auto", description="torch.compile the UNet: a third faster after two minutes of compiling; auto: on CUDA"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from mvfl.config.strict import Strict, setting
+from mvfl.config.strict import NO, Strict, UserPath, setting
 
 
 class FreezeLayers(Strict):
@@ -35,7 +34,7 @@ class GslrmLosses(Strict):
     pixelalign: float = Field(0.0, ge=0)
     pointsdist: float = Field(0.0, ge=0)
     alpha: float = Field(0.0, ge=0, description="mean |rendered opacity - mask|; removes floaters")
-    vgg_path: Path | None = Field(
+    vgg_path: UserPath | None = Field(
         None, description="VGG-19 of the perceptual term, alone or in a checkpoint; default: the base's checkpoint"
     )
 
@@ -83,7 +82,7 @@ class GslrmFinetuning(Strict):
     lora: Lora | None = Field(None, description="train adapters of the transformer (extra `lora`); default: its weights")
     clip_xyz: bool = Field(False, description="clamp pixel Gaussians to [-1, 1]")
     renderer: Literal["auto", "gsplat", "torch"] = Field("auto", description="auto: gsplat on CUDA, torch on CPU")
-    mixed_precision: Literal["no", "bf16"] = "bf16"
+    mixed_precision: Annotated[Literal["no", "bf16"], NO] = "bf16"
     compile: bool = Field(False, description="torch.compile the transformer")
     gradient_checkpointing: bool = Field(False, description="compute layers again going back: less memory, a third more time")
     validate_every: PositiveInt = Field(500, description="steps between looks at unseen cameras of validation samples")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def merged(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
 
 
 DEEPEST = 50  # brackets; the reader takes minutes over thousands
+NOTHING, VALUE = object(), (str, int, float)
 LARGEST = 100_000  # values of a configuration, aliases written out; the shipped ones have a few hundred
 
 
@@ -109,9 +111,10 @@ def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowC
     except ValidationError as error:
         lines = []
         for fault in error.errors():
-            location = [str(part) for part in fault["loc"]]
-            message = fault["msg"].removeprefix("Value error, ")
-            file = _file_of(location, message, sources)
+            location, message = _place(fault["loc"], data), fault["msg"].removeprefix("Value error, ")
+            if not location and (told := re.match(r"([\w.-]+): ", message)):  # a rule between settings names the one that is wrong
+                location, message = told[1].split("."), message[told.end() :]
+            file = _file_of(location, message, sources, data)
             line = f"{file}: {'.'.join(location) or 'top level'}: {message}"
             if line not in lines:
                 lines.append(line)
@@ -141,23 +144,39 @@ def _add_sweep(data: dict[Any, Any], experiments: dict[Any, Any]) -> None:
         experiments[name] = merged(source, settings)
 
 
-def _file_of(location: list[str], message: str, sources: Sequence[Path]) -> str:
+def _place(location: Sequence[int | str], data: Any) -> list[str]:
+    """Keys and indices to a fault as they stand in the files, without the validation's own words for kinds and choices."""
+    out = []
+    for number, part in enumerate(location):
+        held: Any = dict(enumerate(data)) if isinstance(data, list) else data if isinstance(data, dict) else {}
+        key = next((key for key in held if key == part), part)  # YAML's true is 1 to the validation
+        if key in held:
+            data = held[key]
+        elif not (isinstance(data, dict) and number == len(location) - 1 and part != "[key]"):  # a key that is missing
+            continue
+        out.append(str(key))
+    return out
+
+
+def _at(node: Any, path: Sequence[str]) -> Any:
+    """What stands at a place of a tree, or `NOTHING`; indices stay at their list."""
+    for part in path:
+        if isinstance(node, dict):
+            node = next((value for key, value in node.items() if str(key) == part), NOTHING)
+    return node
+
+
+def _file_of(location: list[str], message: str, sources: Sequence[Path], data: Any = None) -> str:
     """The last source that holds the faulty key (an experiment's key may come from `defaults`)."""
-    named = message.split("'")[1] if message.startswith("unknown key '") else None
+    named = [message.split("'")[1]] if message.startswith("unknown key '") else []
     paths = [location, ["defaults", *location[2:]]] if location[:1] == ["experiments"] else [location]
+    used = _at(data, location)
     for source in reversed(sources):
-        content = read_yaml(source)
         for path in paths:
-            node: Any = content
-            # The kind of a data set or base stands in the location, not in the file; nor do words for what is within a value.
-            untagged = [*path[:2], *path[3:]] if path[:1] in (["datasets"], ["bases"]) else path
-            for part in [*untagged, *([named] if named else [])]:
-                if isinstance(node, dict) and part in node:
-                    node = node[part]
-                elif isinstance(node, dict):
-                    break
-            else:
-                return str(source)
+            held = _at(read_yaml(source), [*path, *named])
+            if held is not NOTHING:
+                replaced = isinstance(held, VALUE) and isinstance(used, VALUE) and held != used
+                return "--config" if replaced else str(source)
     # A key that no file holds was given on the command line (--config); a key that is missing belongs to the first file.
     return "configuration" if not sources else f"--config or {sources[0]}" if named else str(sources[0])
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Background = Literal["white", "black", "gray"]
 PromptStyle = Literal["facelift", "mouse_elevated", "realistic", "hybrid", "simple"]
@@ -18,8 +21,22 @@ Pose = Literal["stand", "walk", "crouch", "turn", "sniff", "rear", "groom"]
 Case = Literal["A", "B", "C", "D"]
 CASES: tuple[Case, ...] = ("A", "B", "C", "D")
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+
+
+def _said_plainly(name: object) -> object:
+    if not isinstance(name, str):
+        raise ValueError(f"YAML reads this name as {str(name).lower()}, which is no text; write it in quotes.")
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"'{name}' is no name: letters, digits, '.', '_' and '-' only, the first one no '.' or '-'.")
+    return name
+
+
 # Names become parts of paths, commands and wildcards: no "..", no option, nothing that a shell reads.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+Name = Annotated[str, BeforeValidator(_said_plainly), Field(pattern=NAME, max_length=100)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]  # ~ is the home folder
+UserPattern = Annotated[str, AfterValidator(os.path.expanduser)]
+NO = BeforeValidator(lambda word: "no" if word is False else word)  # YAML reads no as false
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from mvfl.config.agreement import generation_faults, gslrm_faults, perceptual_faults, view_faults
 from mvfl.config.bases import Base, ScratchBase, image_size_of
@@ -16,7 +16,7 @@ from mvfl.config.datasets import Dataset, MarkerlessDataset
 from mvfl.config.evaluation import Evaluation, Wandb
 from mvfl.config.experiment import Experiment
 from mvfl.config.models import Reconstructing
-from mvfl.config.strict import Case, Name, Strict, nearest
+from mvfl.config.strict import Case, Name, Strict, UserPath, nearest
 from mvfl.geometry.cameras import CameraError
 from mvfl.geometry.rig import Rig, load_rig
 
@@ -45,7 +45,7 @@ RULES = ("mvdiffusion", "samples", "exhausted")  # train_mvdiffusion and so on
 class WorkflowConfig(Strict):
     """The whole of `workflow_config.yaml`, overlays applied."""
 
-    results: Path = Field(Path("results"), description="folder for everything that is made")
+    results: UserPath = Field(Path("results"), description="folder for everything that is made")
     experiment: str = Field(description="experiment that `all` starts with")
     bases: dict[Name, Base]
     datasets: dict[Name, Dataset]
@@ -59,10 +59,13 @@ class WorkflowConfig(Strict):
     reconstruct: Reconstructing = Field(Reconstructing(), description="what the target `reconstruct` makes")
     sweep: Sweep | None = Field(None, description="experiments made by varying settings; run them with the target `sweep`")
 
-    @field_validator("results")
     @classmethod
-    def _home(cls, results: Path) -> Path:
-        return results.expanduser()  # else a folder called ~ would be made
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """The schema that editors read: `defaults` are an experiment's keys, which no single place has to hold all of."""
+        schema = super().model_json_schema(*args, **options)
+        schema["$defs"]["Experiment"].pop("required", None)
+        schema["properties"]["defaults"] = {"$ref": "#/$defs/Experiment", "description": cls.model_fields["defaults"].description}
+        return schema
 
     @model_validator(mode="after")
     def _names_exist(self) -> WorkflowConfig:

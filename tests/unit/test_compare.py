@@ -9,12 +9,20 @@ from mvfl.config.strict import part_of
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages.compare import _differing
 from mvfl.stages.jobs import CompareJob
+from mvfl.stages.pages import links
 
 
 def experiment(rate: float, guidance: float) -> Experiment:
     return Experiment.model_validate(
         {"wandb_run": "x", "base": "b", "dataset": "d", "training": {"learning_rate": rate}, "sampling": {"guidance": guidance}}
     )
+
+
+def test_addresses_of_pages_hold_whatever_a_folder_is_called(tmp_path: Path) -> None:
+    page = tmp_path / "mouse #1 50%" / "index.html"
+    page.parent.mkdir()
+    page.touch()
+    assert links(tmp_path / "index.html", {"it": page, "gone": tmp_path / "x"}) == {"it": "mouse%20%231%2050%25/index.html"}
 
 
 def test_settings_are_those_of_the_run_that_was_judged(tmp_path: Path) -> None:

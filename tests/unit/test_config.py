@@ -12,8 +12,8 @@ import yaml
 
 from mvfl.config import bases, datasets, evaluation, experiment, gslrm, workflow
 from mvfl.config.bases import EMBEDDED, EmbeddedBase, LocalBase, image_size_of
-from mvfl.config.datasets import MarkerlessDataset
-from mvfl.config.load import load_config, load_with_base
+from mvfl.config.datasets import FolderDataset, MarkerlessDataset
+from mvfl.config.load import load_config, load_with_base, parse_config
 from mvfl.config.strict import Strict
 from mvfl.runtime.files import InputError
 
@@ -80,6 +80,12 @@ def test_overlays_are_valid(name: str) -> None:
         ({"experiments": {"mouse_6x_aug": "x"}}, "mine.yaml: experiments.mouse_6x_aug must hold keys and values"),
         ({"defaults": "x"}, "mine.yaml: defaults must hold keys and values"),
         ({"experiments": ["a"]}, "mine.yaml: experiments must hold keys and values"),
+        ({"experiments": {"a/b": {"wandb_run": "x"}}}, "mine.yaml: experiments.a/b: 'a/b' is no name: letters, digits"),
+        ({"experiments": {True: {"wandb_run": "x"}}}, "mine.yaml: experiments.True: YAML reads this name as true, which is no text; write it in quotes"),
+        ({"datasets": {"recording": {"cameras": ["a b", "c"]}}}, "mine.yaml: datasets.recording.cameras.0: 'a b' is no name"),
+        ({"datasets": {"recording": {"cameras": ["c", "c"]}}}, "cameras names c twice"),
+        ({"datasets": {"recording": {"cameras": ["a", "b"], "up": {"level_camera": "bb"}}}}, "up.level_camera: 'bb' is no camera; did you mean 'b'?"),
+        ({"datasets": {"recording": {"up": [0, 0, 0]}}}, "up [0, 0, 0] is no direction"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_file_and_the_remedy(tmp_path: Path, content: dict, expected: str) -> None:
@@ -100,6 +106,7 @@ def test_a_key_that_stands_twice_and_a_list_are_refused(tmp_path: Path) -> None:
 
 def test_the_size_that_a_base_samples_is_read_from_its_files(tmp_path: Path) -> None:
     assert image_size_of(EmbeddedBase(kind="embedded")) == image_size_of(LocalBase(kind="local", path=EMBEDDED)) == 128
+    assert EMBEDDED.resolve() == EMBEDDED, "paths of records are resolved, too"
     assert image_size_of(LocalBase(kind="local", path=tmp_path)) is None
 
 
@@ -122,6 +129,32 @@ def test_what_an_overlay_changes_of_a_data_set_or_within_a_list_is_its_own_fault
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"datasets": {"recording": fault}}))
         with pytest.raises(InputError, match=r"mine\.yaml"):
             load_with_base([tmp_path / "mine.yaml"])
+
+
+def test_a_rule_between_settings_is_broken_in_the_file_that_holds_the_wrong_one(tmp_path: Path) -> None:
+    main, mine = tmp_path / "main.yaml", tmp_path / "mine.yaml"
+    main.write_text(MAIN.read_text().replace("B: facelift_prompt", "B: facelift_promt"))
+    mine.write_text("results: elsewhere")
+    with pytest.raises(InputError, match=r"main\.yaml: cases\.B: 'facelift_promt' is not defined; did you mean 'facelift_prompt'"):
+        load_config([main, mine])
+    given = yaml.safe_load(MAIN.read_text()) | {"experiment": "mouse_6x_augg"}  # as snakemake --config merges it
+    with pytest.raises(InputError, match=r"- --config: experiment: 'mouse_6x_augg' is not defined"):
+        parse_config(given, [MAIN, mine])
+
+
+def test_a_number_of_cameras_that_is_none_is_one_fault(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(overlay(tmp_path, {"datasets": {"recording": {"cameras": ["a b", "c"]}}}))
+    assert str(caught.value).count("\n- ") == 1, "no second line that asks for a number"
+
+
+def test_the_precision_may_be_written_without_quotes(tmp_path: Path) -> None:
+    """YAML reads no as false."""
+    config = load_config(
+        overlay(tmp_path, {"defaults": {"training": {"mixed_precision": False}, "gslrm": {"mixed_precision": False}}})
+    )
+    first = config.experiments["mouse_6x_aug"]
+    assert (first.training.mixed_precision, first.gslrm.mixed_precision) == ("no", "no")
 
 
 def test_cameras_may_be_called_by_numbers(tmp_path: Path) -> None:
@@ -148,9 +181,14 @@ def test_two_pairs_of_data_set_and_base_never_share_a_folder(tmp_path: Path) -> 
         load_with_base([tmp_path / "mine.yaml"])
 
 
-def test_results_may_lie_in_the_home_folder(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("results: ~/mice")
-    assert load_with_base([tmp_path / "mine.yaml"]).results == Path.home() / "mice"
+def test_files_may_lie_in_the_home_folder(tmp_path: Path) -> None:
+    text = "results: ~/mice\ndatasets: {recording: {folder: ~/mice/a}, sample_folders: {path: ~/mice/b, rig: ~/mice/rig.json}}"
+    (tmp_path / "mine.yaml").write_text(text)
+    config = load_with_base([tmp_path / "mine.yaml"])
+    recording, folder = config.datasets["recording"], config.datasets["sample_folders"]
+    assert isinstance(recording, MarkerlessDataset) and isinstance(folder, FolderDataset)
+    home = Path.home() / "mice"
+    assert (config.results, recording.folder, folder.path, folder.rig) == (home, home / "a", home / "b", str(home / "rig.json"))
 
 
 def test_all_experiments_are_checked_at_once(tmp_path: Path) -> None:

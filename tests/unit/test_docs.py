@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from mvfl.config.workflow import WorkflowConfig
 
@@ -32,6 +34,14 @@ def test_the_schema_that_editors_read_is_current() -> None:
     assert json.loads(path.read_text()) == WorkflowConfig.model_json_schema(), (
         "run: mvfl schema > configs/workflow_config.schema.json"
     )
+
+
+def test_editors_find_the_shipped_configuration_right_and_a_misspelled_default_wrong() -> None:
+    shipped = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())
+    editor = Draft202012Validator(WorkflowConfig.model_json_schema())
+    assert [fault.message for fault in editor.iter_errors(shipped)] == []
+    shipped["defaults"]["trainig"] = {}
+    assert any("trainig" in fault.message for fault in editor.iter_errors(shipped))
 
 
 def test_the_version_is_stated_alike() -> None:

@@ -162,8 +162,10 @@ def test_a_folder_becomes_a_model_each_and_a_second_run_makes_only_what_is_missi
 
 @pytest.mark.usefixtures("short_turntables")
 def test_one_picture_that_gives_no_model_costs_itself_alone(base: Path, pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """As where all Gaussians of one animal are filtered away."""
+    """As where all Gaussians of one animal are filtered away. The page leads to the others, whatever their names."""
     shaped = Reconstructor._shaped
+    pictures = shutil.copytree(pictures, tmp_path / "in")
+    (pictures / "mouse2.png").rename(pictures / "mouse #2 50%.png")
     third = framed(read_photo(pictures / "mouse1.png"), 32, None)
 
     def refusing(self: Reconstructor, images: torch.Tensor, *rest: Any) -> Model3D:
@@ -174,7 +176,8 @@ def test_one_picture_that_gives_no_model_costs_itself_alone(base: Path, pictures
     monkeypatch.setattr(Reconstructor, "_shaped", refusing)
     with pytest.raises(InputError, match=r"1 of 3 pictures were left out, all others are done\. mouse1: Nothing of this picture"):
         run([pictures], tmp_path / "out", base)
-    assert [row["name"] for row in table(tmp_path / "out")] == ["mouse0", "mouse2"]
+    assert [row["name"] for row in table(tmp_path / "out")] == ["mouse0", "mouse #2 50%"]
+    assert 'href="mouse%20%232%2050%25/viewer.html"' in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.usefixtures("short_turntables")
