@@ -24,7 +24,7 @@ shell.prefix(
 
 try:
     *overlays, basis = map(Path, workflow.configfiles)  # the Snakefile's own is last
-    CONFIG = parse_config(config, [basis, *overlays])
+    CONFIG = parse_config(config, [basis, *overlays], sys.argv)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -5,6 +5,7 @@ Stages import torch and diffusers inside the commands: `mvfl --help`, and mistak
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
 import os
@@ -24,7 +25,7 @@ from mvfl.runtime.endings import EXIT_UNFINISHED, Collapsed, TimeSpent, Unfinish
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import requeue
 from mvfl.runtime.lock import Busy
-from mvfl.runtime.progress import say
+from mvfl.runtime.progress import complain, say
 from mvfl.runtime.reading import require_file
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -154,6 +155,8 @@ def calibration(
     target: Annotated[Path, typer.Argument(help="JSON file to write")],
 ) -> None:
     """Convert a pickled calibration to JSON, once; only arrays are read, nothing in the pickle can run."""
+    if target.exists():
+        raise InputError(f"{target} exists; name another file, or delete it.")
     from mvfl.data.calibration import convert_calibration
 
     typer.echo(f"{convert_calibration(pickled, target)} cameras: {target}")
@@ -192,6 +195,9 @@ app.add_typer(benchmark_app, name="benchmark", rich_help_panel=LOOK)
 app.add_typer(stages_app)
 
 
+NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def _is_sentence(error: Exception) -> bool:
     """Whether an error was written for people: ours are, a library's own ValueError is a fault of the program."""
     if isinstance(error, InputError | CameraError | FloatingPointError | OSError):
@@ -224,7 +230,8 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:  # the log of a job must hold whatever ended it
         if _is_sentence(error):
-            say(f"Error: {error}")
+            remedy = "; name another place, or mend its rights." if isinstance(error, OSError) and error.errno in NO_PLACE else ""
+            complain(f"Error: {error}{remedy}")
             note_ending("failed" if _may_pass(error) else "mistake")
         else:
             note_ending("failed")
@@ -232,7 +239,7 @@ def main() -> None:
             remedy = (
                 "use a smaller batch_size, or a card with more memory" if "out of memory" in str(error) else "see the lines above"
             )
-            say(f"Error: {type(error).__name__}: {error}; {remedy}.")
+            complain(f"Error: {type(error).__name__}: {error}; {remedy}.")
         sys.exit(1)
 
 

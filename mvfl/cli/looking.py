@@ -113,7 +113,7 @@ def why(
 def status(
     results: Annotated[Path, typer.Argument(help="results folder")] = Path("results"),
     watch: Annotated[bool, typer.Option("--watch", help="repeat until interrupted")] = False,
-    every: Annotated[float, typer.Option(help="seconds between two looks")] = 5.0,
+    every: Annotated[float, typer.Option(help="seconds between two looks", min=0.1)] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Show how far every stage is: step, loss, speed, ETA, GPU, saved states, disk; from logs and SLURM's queue."""
@@ -140,7 +140,7 @@ def logs(
     experiment: Annotated[str, typer.Argument(help="name of the experiment")],
     results: Annotated[Path, typer.Option(help="results folder")] = Path("results"),
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as the log grows and the next stage begins")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="lines from the end")] = 20,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="lines from the end", min=0)] = 20,
 ) -> None:
     """Print the end of the log that an experiment wrote last."""
     from mvfl.inspection.status import log_lines
@@ -194,10 +194,12 @@ def print_schema(
 @benchmark_app.command("decision")
 def benchmark_decision(
     worlds: Annotated[int, typer.Option(help="sets of animals; half of them fit the thresholds", min=2)] = 10,
-    size: Annotated[int, typer.Option(help="pixels")] = 64,
-    pairs: Annotated[int, typer.Option(help="animals per prediction set")] = 4,
-    networks: Annotated[int, typer.Option(help="sets of animals that the embedded base samples, half of them for fitting")] = 4,
-    seed: Annotated[int, typer.Option()] = 100,
+    size: Annotated[int, typer.Option(help="pixels", min=16)] = 64,
+    pairs: Annotated[int, typer.Option(help="animals per prediction set", min=1)] = 4,
+    networks: Annotated[
+        int, typer.Option(help="sets of animals that the embedded base samples, half of them for fitting", min=0)
+    ] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 100,
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,
 ) -> None:

@@ -14,7 +14,9 @@ import typer
 from mvfl.runtime.files import InputError
 
 Number = TypeVar("Number", int, float)
-Log = Annotated[Path | None, typer.Option("--log", help="append progress lines to this file")]
+Log = Annotated[
+    Path | None, typer.Option("--log", help="progress lines go to the end of this file; to the terminal, too, if there is one")
+]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads or processes", min=1)]
 Minutes = Annotated[float | None, typer.Option(help="time budget; the stage saves and stops before it is spent")]
 

@@ -83,16 +83,19 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return content
 
 
-def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = ()) -> WorkflowConfig:
+def parse_config(raw: dict[Any, Any], sources: Sequence[Path] = (), command: Sequence[str] = ()) -> WorkflowConfig:
     """Validate a merged configuration, all experiments at once.
 
     Args:
         raw: the merged dictionary, as Snakemake's `config` holds it.
         sources: the files it came from, in order, for messages.
+        command: Snakemake's command line.
 
     Raises:
         InputError: one sentence per fault with file, key and the nearest valid key.
     """
+    if sum(word.split("=")[0] in ("--configfile", "--configfiles") for word in command) > 1:
+        raise InputError("--configfile stands twice, and Snakemake reads the last one only; name all files after one --configfile.")
     for source in sources:
         read_yaml(source)  # Snakemake has read them, but does not mind keys that stand twice
     data = copy.deepcopy(raw)

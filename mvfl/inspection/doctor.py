@@ -159,6 +159,9 @@ def _hub_base(part: str, base: HubBase) -> Finding:
 
 def _results(config: WorkflowConfig) -> Iterator[Finding]:
     """Finished results were made with the settings that stand in the configuration."""
+    if config.results.is_file():
+        yield Finding("results", False, f"{config.results} is a file; name a folder in results")
+        return
     found = list(stale_results(config))
     for folder, rule, changed in found:
         names = ", ".join(changed[:4]) + (" ..." if len(changed) > 4 else "")

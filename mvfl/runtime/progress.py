@@ -20,7 +20,7 @@ _listeners: list[list[str]] = []
 
 
 def open_log(path: Path | None) -> None:
-    """Send log lines of this process to a file (appending), beside the terminal."""
+    """Send log lines of this process to a file (appending); where stderr is a terminal, they appear there, too."""
     global _log
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,13 @@ def say(message: str) -> None:
         print(line, file=_log)
     if _log is None or sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> None:
+    """Write one line to the log file and to stderr, so that whoever called the command sees it, too."""
+    say(message)
+    if _log is not None and not sys.stderr.isatty():
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager

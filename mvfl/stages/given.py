@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mvfl.config.patterns import natural
+from mvfl.config.patterns import natural, visible
 from mvfl.data.calibrated import Calibration, read_moment
 from mvfl.data.mask_making import BACKGROUND_FRAMES, background
 from mvfl.data.photos import BY_ALPHA, Cut, cut_out, found_in, read_photo
@@ -165,7 +165,7 @@ def _count_of(path: Path, choice: Choice) -> int:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=lambda p: natural(p.name))
+    return sorted((p for p in visible(folder) if p.suffix.lower() in PICTURES), key=lambda p: natural(p.name))
 
 
 def items(sources: Sequence[Path], choice: Choice, reconstructor: Reconstructor) -> Iterator[Given]:

@@ -189,9 +189,10 @@ class ModelsJob(Job):
     """Make one share of the 3D models of a data set's samples; lists them in `out`."""
 
     reconstruct: Reconstructing
-    experiment: Path = Field(description="its folder, with the stages `synthetic` and `gslrm` done")
+    experiment: Path = Field(description="its folder, with the stages `synthetic` (or `evaluate`) and `gslrm` done")
     manifest: File
-    views: Annotated[Path, Made(), Field(description="manifest of the experiment's generated views")]
+    views: Annotated[Path | None, Made(), Field(description="manifest of the experiment's generated views")] = None
+    evaluation: Annotated[Path | None, Made(Verdict.names[:1]), Field(description="its verdict, where nothing is generated")] = None
     gslrm: Annotated[Path, Made(Reconstruction.names[:1]), Field(description="folder of its GS-LRM result")]
     piece: str = Field("1-of-1", description="which share of the samples, as 2-of-4")
     folder: Path = Field(description="gets a folder per model")

@@ -22,6 +22,9 @@ from mvfl.stages.pages import inline, links, write_page
 from mvfl.stages.turnable import every_nth, write_sequence
 
 CUT_OUT = "cut_out.png"
+PAGE_FILES = (
+    "index.html", "models.csv", "models.parquet", "embeddings.csv", "embeddings.parquet", "models.nwb", "viewer.html", "film.mp4",
+)  # fmt: skip
 SHOWN = 16  # models on the page, 0.2 MB each
 Row = tuple[Path, ModelRecord]
 NOWHERE: Mapping[str, Path] = {}

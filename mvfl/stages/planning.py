@@ -160,10 +160,11 @@ class Plan:
 
     def models(self, name: str, piece: str) -> jobs.ModelsJob:
         """Make one share of the 3D models of an experiment's data set."""
-        layout = self.layout
+        layout, generated = self.layout, self.experiment(name).gslrm.generated
         return jobs.ModelsJob(
             reconstruct=self.config.reconstruct, experiment=layout.experiment(name),
-            manifest=layout.manifest(self.experiment(name).dataset), views=layout.synthetic(name),
+            manifest=layout.manifest(self.experiment(name).dataset), views=layout.synthetic(name) if generated else None,
+            evaluation=None if generated else layout.verdict(name, self.verdict_step(name)).folder,
             gslrm=layout.reconstruction(name).folder, piece=piece, folder=layout.models(name).folder,
             out=layout.models_piece(name, piece),
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvfl.config.patterns import visible
 from mvfl.data.framing import framed, framing, training_pictures, usual_framing
 from mvfl.data.pictures import composite
 from mvfl.geometry.cameras import Camera, orbit_camera
-from mvfl.gslrm.formats import require_known
+from mvfl.gslrm.formats import FORMATS, require_known
 from mvfl.metrics.pictures import to_pil
 from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece
@@ -30,7 +31,7 @@ from mvfl.runtime.training_state import StopRequest
 from mvfl.stages.given import PLAIN, Choice, Given, Item, count_models, is_alone, items, recorded_rig, require_sense, samples_of
 from mvfl.stages.jobs import ModelsJob
 from mvfl.stages.model3d import Model3D
-from mvfl.stages.models_page import CUT_OUT, summarise
+from mvfl.stages.models_page import CUT_OUT, PAGE_FILES, summarise
 from mvfl.stages.reconstructor import Reconstructor
 
 FILM = "turntable.mp4"
@@ -69,9 +70,11 @@ def run(
     Raises:
         InputError: see the helpers.
     """
+    sources = [path / "manifest.json" if (path / "manifest.json").is_file() else path for path in sources]  # a data set's folder
     own = recorded_rig(sources)
     if rig is not None and own is not None:
         raise InputError("--rig is of pictures whose cameras are not known; samples and data sets have their own.")
+    require_own(out)
     reconstruct_with(Reconstructor.load(learned, own or rig), sources, out, choice, extras)
 
 
@@ -90,7 +93,10 @@ def reconstruct_with(
         count = len(names) + len(left_out)
         raise InputError(f"{len(left_out)} of {count} pictures were left out, all others are done. " + " ".join(left_out))
     if not names:
-        raise InputError(f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos or samples.")
+        raise InputError(
+            f"{', '.join(map(str, sources))}: no pictures in there; name pictures, videos, sample folders or a data set's "
+            "manifest.json."
+        )
 
 
 def run_share(job: ModelsJob, minutes: float | None = None) -> None:
@@ -186,6 +192,8 @@ def _make(
     items = [item for item, _ in waiting]
     for item, model in zip(items, _models(items, [shown for _, shown in waiting], reconstructor, choice), strict=True):
         folder = out if alone else out / item.name
+        if alone and (before := _name_of(folder)) not in (None, item.name):
+            say(f"{folder} held the model of {before}, which is replaced; another --out keeps both.")
         _clear(folder)
         model.save(folder, film=extras.film and alone, formats=extras.formats)
         if model.reference is not None:
@@ -195,11 +203,43 @@ def _make(
         write_provenance(folder, "reconstruct", settings, reconstructor.sources, reconstructor.rig.hash)
 
 
+def _name_of(folder: Path) -> str | None:
+    """What the model in a folder is called; None where there is none that this mvfl reads."""
+    try:
+        return ModelRecord.read(folder / "model.json").name
+    except InputError:
+        return None
+
+
+def require_own(out: Path) -> None:
+    """A result is written into a new or empty folder, or over an earlier result; among other files it could replace some.
+
+    Raises:
+        InputError: there are other files in it, or it cannot be written.
+    """
+    if out.is_dir() and not _is_result(out):
+        raise InputError(f"{out} holds other files, and a result could replace some of them; name a new folder (--out).")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}); name another folder (--out).") from error
+
+
+def _is_result(folder: Path, within: bool = False) -> bool:
+    """Whether a folder holds nothing, or what `mvfl reconstruct` wrote; an interrupted run leaves some of it."""
+    names = {path.name for path in visible(folder)}
+    if names & {"model.json", "models.csv"}:
+        return True
+    own = {*MADE, CUT_OUT, FILM, *PAGE_FILES, "views", "turntable.png", *(f"animal.{kind}" for kind in FORMATS)}
+    return all(name in own or (not within and (folder / name).is_dir() and _is_result(folder / name, True)) for name in names)
+
+
 def _clear(folder: Path) -> None:
     """Take away what an earlier model left: half a result must not count as done, nor another animal's files stand beside it."""
-    for file in (folder / "provenance.json", folder / CUT_OUT, folder / FILM, *folder.glob("animal.*")):
+    formats = [folder / f"animal.{kind}" for kind in FORMATS]
+    for file in (folder / "provenance.json", folder / CUT_OUT, folder / FILM, *formats, *folder.glob("views/cam_*.png")):
         file.unlink(missing_ok=True)
-    shutil.rmtree(folder / "views", ignore_errors=True)
 
 
 def _measured(name: str, model: Model3D, tried: bool) -> ModelRecord:

@@ -20,6 +20,7 @@ from torch import Tensor
 from mvfl.config.bases import EMBEDDED
 from mvfl.config.experiment import Generation, Sampling, ViewSampling
 from mvfl.config.gslrm import GslrmFinetuning
+from mvfl.config.patterns import natural
 from mvfl.config.strict import ViewConditioning
 from mvfl.data.framing import Framing
 from mvfl.geometry.cameras import Camera, orbit_camera
@@ -245,19 +246,27 @@ def read_experiment(folder: Path) -> Learned:
     """Follow the provenance of an experiment's results to the files that made them.
 
     Args:
-        folder: `results/experiments/<name>` with the stages `synthetic` and `gslrm` done.
+        folder: `results/experiments/<name>` with the stages `synthetic` (but for `gslrm.inputs: real`) and `gslrm` done.
 
     Raises:
-        InputError: a stage has not run, or a file changed since.
+        InputError: no experiment, a stage has not run, or a file changed since.
     """
-    generated, shaped = (folder / stage / "provenance.json" for stage in ("synthetic", "gslrm"))
-    for path, target in ((generated, "synthetic"), (shaped, "gslrm")):
-        if not path.is_file():
-            raise InputError(f"{path} does not exist; run the `{target}` target first.")
-    views, shapes = Provenance.read(generated), Provenance.read(shaped)
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; name the folder of a finished experiment, results/experiments/<name>.")
+    shaped = folder / "gslrm" / "provenance.json"
+    if not shaped.is_file():
+        raise InputError(f"{shaped} does not exist; run the `gslrm` target of this experiment first.")
+    shapes, generated = Provenance.read(shaped), folder / "synthetic" / "provenance.json"
+    if judged := shapes.settings.get("inputs") == "real" and not generated.is_file():  # nothing had to be drawn
+        verdicts = sorted(folder.glob("evaluation/step-*/provenance.json"), key=lambda file: natural(file.parent.name))
+        generated = verdicts[-1] if verdicts else folder / "evaluation" / "provenance.json"
+    if not generated.is_file():
+        raise InputError(f"{generated} does not exist; run the `{'evaluate' if judged else 'synthetic'}` target first.")
+    views = Provenance.read(generated)
     files = {key: views.unchanged(key) for key in ("checkpoint", "base", "manifest", "prompts")}
     try:
-        generation, gslrm = Generation.model_validate(views.settings), GslrmFinetuning.model_validate(shapes.settings)
+        generation = Generation.model_validate(views.settings["sampling"] if judged else views.settings)
+        gslrm = GslrmFinetuning.model_validate(shapes.settings)
     except ValidationError as error:
         raise InputError(f"{folder} was made with other settings than this mvfl knows ({first_fault(error)}).") from error
     return Learned(

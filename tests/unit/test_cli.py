@@ -41,6 +41,21 @@ def test_a_mistyped_picture_is_answered_before_torch_is_loaded(tmp_path: Path) -
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+def test_whoever_calls_a_command_sees_its_fault_and_a_log_holds_it(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    (tmp_path / "mouse.png").write_bytes(b"no picture")
+    done = run("reconstruct", str(tmp_path / "mouse.png"), "--out", str(tmp_path / "mouse.png" / "x"), "--log", str(log))
+    assert done.returncode == 1 and "cannot be written (Not a directory); name another folder (--out)" in done.stderr
+    assert done.stderr.splitlines()[-1] in log.read_text()
+
+
+def test_a_conversion_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "new_cam.pkl").write_bytes(b"the only copy")
+    done = run("calibration", str(tmp_path / "new_cam.pkl"), str(tmp_path / "new_cam.pkl"))
+    assert done.returncode == 1 and "exists; name another file" in done.stderr
+    assert (tmp_path / "new_cam.pkl").read_bytes() == b"the only copy"
+
+
 def test_the_version_is_the_packages() -> None:
     assert run("--version").stdout.strip() == f"mvfl {mvfl.__version__}"
 

@@ -100,6 +100,10 @@ def test_a_case_that_names_no_experiment_is_said_so(plan: Plan) -> None:
 def test_recorded_inputs_of_gslrm_need_no_generated_views() -> None:
     plan = plan_of(ROOT / "configs" / "embedded_base.yaml")
     assert plan.gslrm("embedded_base").synthetic is None and "synthetic" not in plan.gslrm("embedded_base").inputs()
+    read = plan.models("embedded_base", "1-of-1").inputs()
+    assert "views" not in read and read["evaluation"] == [
+        plan.layout.verdict("embedded_base", plan.verdict_step("embedded_base")).metrics
+    ]
 
 
 def test_the_published_base_is_fetched_once_and_every_stage_after_it_needs_no_network() -> None:

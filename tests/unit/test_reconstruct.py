@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pynwb import NWBHDF5IO
 
+from mvfl.config.experiment import Sampling, ViewSampling
+from mvfl.config.gslrm import GslrmFinetuning
 from mvfl.data.framing import Framing, framed, framing, usual_framing
 from mvfl.data.photos import Cut, read_photo
 from mvfl.data.pictures import view_pictures
@@ -30,11 +32,12 @@ from mvfl.gslrm.export import Filters, filled_by, write_model
 from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.ply import load_ply
 from mvfl.records.manifest import Manifest
-from mvfl.runtime.files import InputError
+from mvfl.runtime.files import InputError, write_text
+from mvfl.runtime.provenance import write_provenance
 from mvfl.stages import model3d
-from mvfl.stages.given import Choice
+from mvfl.stages.given import Choice, _pictures_in
 from mvfl.stages.model3d import Model3D
-from mvfl.stages.reconstruct import Extras, run
+from mvfl.stages.reconstruct import Extras, _clear, require_own, run
 from mvfl.stages.reconstructor import Reconstructor, read_experiment
 
 
@@ -101,8 +104,55 @@ def test_a_training_picture_cut_out_and_enlarged_gets_its_own_frame_back(tiny_ma
 
 
 def test_an_unfinished_experiment_names_the_target_to_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist; name the folder of a finished experiment"):
+        read_experiment(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="run the `gslrm` target of this experiment first"):
+        read_experiment(tmp_path)
+    write_provenance(tmp_path / "gslrm", "gslrm", GslrmFinetuning().model_dump(mode="json"), {})
     with pytest.raises(InputError, match="run the `synthetic` target first"):
         read_experiment(tmp_path)
+
+
+def test_an_experiment_on_recorded_views_alone_is_used_without_generated_ones(tmp_path: Path) -> None:
+    """Its networks are named by its verdict."""
+    write_provenance(tmp_path / "gslrm", "gslrm", GslrmFinetuning(inputs="real").model_dump(mode="json"), {})
+    with pytest.raises(InputError, match="run the `evaluate` target first"):
+        read_experiment(tmp_path)
+    files: dict[str, Path | str] = {}
+    for key in ("checkpoint", "base", "manifest", "prompts"):
+        files[key] = tmp_path / "made" / key
+        write_text(tmp_path / "made" / key, key)
+    for step, guidance in ((500, 2.0), (2000, 1.5)):
+        sampling = ViewSampling(reference="random", view_conditioning="rays", sampling=Sampling(guidance=guidance))
+        settings = {"scoring": {}, "sampling": sampling.model_dump(mode="json")}
+        write_provenance(tmp_path / "evaluation" / f"step-{step}", "score", settings, files)
+    learned = read_experiment(tmp_path)
+    assert learned.generation.sampling.guidance == 1.5 and learned.manifest == tmp_path / "made" / "manifest"
+
+
+def test_a_result_never_replaces_files_that_are_none_of_its_own(pictures: Path, tmp_path: Path) -> None:
+    for mine in ("animal.png", "index.html"):
+        folder = tmp_path / mine.partition(".")[0]
+        write_text(folder / mine, "mine")
+        write_text(folder / "thesis.txt", "mine")
+        with pytest.raises(InputError, match=r"holds other files, and a result could replace some of them; name a new folder"):
+            run([pictures / "mouse0.png"], folder)
+        assert (folder / mine).read_text() == "mine"
+    with pytest.raises(InputError, match=r"cannot be written \(File exists\); name another folder"):
+        run([pictures / "mouse0.png"], pictures / "mouse0.png")
+    for part in ("gaussians.ply", "views/cam_000.png", "animal.splat"):  # of a run that was interrupted
+        write_text(tmp_path / "begun" / part, "")
+    require_own(tmp_path / "begun")
+    write_text(tmp_path / "begun" / "views" / "notes.txt", "mine")
+    _clear(tmp_path / "begun")
+    assert [file.name for file in (tmp_path / "begun" / "views").iterdir()] == ["notes.txt"]
+    require_own(tmp_path / "new" / "folder")
+
+
+def test_hidden_files_are_no_pictures(pictures: Path) -> None:
+    for twin in ("._mouse0.png", ".DS_Store.png"):
+        (pictures / twin).write_bytes(b"")
+    assert [file.name for file in _pictures_in(pictures)] == ["mouse0.png", "mouse1.png", "mouse2.png"]
 
 
 @pytest.fixture(autouse=True)

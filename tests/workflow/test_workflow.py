@@ -52,6 +52,20 @@ def test_stages_are_targets_those_of_every_experiment_too() -> None:
     assert {*targets} <= {*jobs(snakemake("-n", *targets, results=Path("results/never")))}
 
 
+def test_a_second_configfile_that_would_drop_the_first_is_refused() -> None:
+    command = [
+        str(BIN / "snakemake"),
+        "-n",
+        "--nolock",
+        "--configfile",
+        "configs/demo.yaml",
+        "--configfile",
+        "configs/gpu_24gib.yaml",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "--configfile stands twice" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_slurm_profile_plans_from_a_fresh_clone_without_slurm() -> None:
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "--nolock"]
