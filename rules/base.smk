@@ -26,7 +26,7 @@ rule fetch_base:
 rule prepare_base:
     input:
         unpack(ASKED.inputs("base")),
-        weights=lambda w: own_files.weights_files(CONFIG.bases[w.base]),
+        weights=lambda w: user_files.weights_files(CONFIG.bases[w.base]),
     output:
         record=str(LAYOUT.base("{base}")),
     log:
@@ -41,7 +41,7 @@ rule prepare_base:
         runtime=120,
     params:
         decisive=ASKED.decisive("base"),
-        files=lambda w: own_files.weights_mark(CONFIG.bases[w.base]),
+        files=lambda w: user_files.weights_mark(CONFIG.bases[w.base]),
         job=ASKED.job("base"),
     message:
         "Checking base {wildcards.base}: every file is there and hashed."

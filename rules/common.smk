@@ -1,4 +1,4 @@
-# What must be Snakemake's own: the configuration, wildcards, checkpoints. The thinking: mvfl/stages/planning.py and asked.py.
+# What must be Snakemake's own: the configuration, wildcards, checkpoints. The thinking: mvfl/stages/planning.py and rule_inputs.py.
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -11,8 +11,8 @@ from mvfl.records.decision import DecisionRecord
 from mvfl.runtime.endings import allowed_restarts, growing
 from mvfl.runtime.files import InputError
 from mvfl.runtime.launch import launch_prefix
-from mvfl.stages import own_files
-from mvfl.stages.asked import Asked
+from mvfl.stages import user_files
+from mvfl.stages.rule_inputs import Asked
 from mvfl.stages.forced import Forced
 from mvfl.stages.planning import Plan
 

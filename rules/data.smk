@@ -3,7 +3,7 @@
 
 rule prepare_dataset:
     input:
-        lambda w: own_files.recorded_files(CONFIG.datasets[w.dataset]),
+        lambda w: user_files.recorded_files(CONFIG.datasets[w.dataset]),
     output:
         manifest=str(LAYOUT.manifest("{dataset}")),
     log:
@@ -18,7 +18,7 @@ rule prepare_dataset:
         runtime=240,
     params:
         decisive=ASKED.decisive("data"),
-        files=lambda w: own_files.recorded_mark(CONFIG.datasets[w.dataset]),
+        files=lambda w: user_files.recorded_mark(CONFIG.datasets[w.dataset]),
         job=ASKED.job("data"),
     message:
         "Preparing the samples of data set {wildcards.dataset} and checking their cameras."

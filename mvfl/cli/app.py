@@ -119,8 +119,8 @@ def reconstruct(
     from mvfl.data.photos import Cut
     from mvfl.gslrm.export import Filters
     from mvfl.gslrm.formats import require_known
-    from mvfl.stages.given import Choice
     from mvfl.stages.reconstruct import Extras, run
+    from mvfl.stages.sources import Choice
 
     moment = Calibration(calibration, up_of(up or "z"), unit_mm or 1.0) if calibration else None
     filters = Filters(min_opacity, max_size, inside or Filters.box)

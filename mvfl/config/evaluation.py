@@ -16,7 +16,7 @@ def above_chance(limit: float, views: int) -> float:
         limit: for six views.
         views: of an object.
     """
-    return 1 - (1 - limit) * (1 - 1 / views) / (1 - 1 / 6)
+    return round(1 - (1 - limit) * (1 - 1 / views) / (1 - 1 / 6), 9)  # a limit of six views stays what it is, to the bit
 
 
 class Thresholds(Strict):

@@ -31,7 +31,7 @@ class Recorded:
     rig: Rig
     orders: Int[np.ndarray, "reference slot"]
 
-    def shown(self, most: int | None) -> int:
+    def views_shown(self, most: int | None) -> int:
         """Slots of an object in one pass."""
         return min(len(self.rig.cameras), most or len(self.rig.cameras))
 
@@ -60,7 +60,7 @@ class TrainingData:
         return part, batch_indices(len(part.cache), objects, turn, seed)
 
 
-def shown(
+def drawn_slots(
     slots: Int[np.ndarray, "object slot"], references: Int[np.ndarray, " object"], most: int | None, rng: np.random.Generator
 ) -> Int[np.ndarray, "object shown"]:
     """The slots of each object that a step shows: all; or, of many, the reference's and others drawn anew at each step."""
@@ -92,7 +92,7 @@ def make_batch(
     variants = rng.integers(cache.variants, size=len(samples))
     drawn = rng.integers(len(part.orders), size=len(samples))
     references = drawn if choice.reference == "random" else np.full(len(samples), choice.reference)
-    slots = shown(part.orders[references], references, choice.training.views_per_step, rng)
+    slots = drawn_slots(part.orders[references], references, choice.training.views_per_step, rng)
     picked = cache.moments[samples[:, None], variants[:, None], slots]
     moments = torch.from_numpy(picked).to(device, non_blocking=True).float()
     seen = torch.from_numpy(cache.moments[samples, variants, references]).to(device).float()

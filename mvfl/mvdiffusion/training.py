@@ -83,8 +83,8 @@ class MultiViewTraining:
             same_bits()
         self.experiment, self.pipeline, self.folder, self.until = experiment, pipeline, folder, until
         several = processes().num_processes
-        self.passes = each_share(t.gradient_accumulation, several, "training.gradient_accumulation", "forward passes")
-        self.accelerator = accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=self.passes)
+        self.accumulation = each_share(t.gradient_accumulation, several, "training.gradient_accumulation", "forward passes")
+        self.accelerator = accelerator(mixed_precision=t.mixed_precision, gradient_accumulation_steps=self.accumulation)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.stop = StopRequest(minutes)
         self.unet: UNet2DConditionModel = pipeline.unet.train()
@@ -190,36 +190,36 @@ class MultiViewTraining:
         """One optimiser step; its losses. Meanwhile `reader` prepares the next step's batches."""
         batches = (self.coming or reader.submit(self._prepare, self.step)).result()
         self.coming = reader.submit(self._prepare, self.step + 1) if self.step + 1 < self.until else None
-        losses = self._passes(batches)
+        losses = self._accumulate(batches)
         self._update(losses, tail)
         return losses
 
-    def _places(self) -> Iterator[tuple[int, int]]:
-        """Of this process's passes in a step: number, and place among those of all processes."""
-        for micro in range(self.passes):
-            yield micro, micro * self.accelerator.num_processes + self.accelerator.process_index
+    def _micro_batches(self) -> Iterator[tuple[int, int]]:
+        """This process's micro-batches of a step: number here, and number among those of all processes."""
+        for here in range(self.accumulation):
+            yield here, here * self.accelerator.num_processes + self.accelerator.process_index
 
     def _prepare(self, step: int) -> list[tuple[int, Batch]]:
         """The batches of a step, each with the number of views that it shows."""
         t, out = self.t, []
-        for _, place in self._places():
-            part, mine = self.data.draw(t.seed, step * t.gradient_accumulation + place, t.batch_size)
-            key, scale = [t.seed, step, place], self.objective.scaling_factor
+        for _, number in self._micro_batches():
+            part, mine = self.data.draw(t.seed, step * t.gradient_accumulation + number, t.batch_size)
+            key, scale = [t.seed, step, number], self.objective.scaling_factor
             batch = make_batch(part, self.data.prompts, self.experiment, mine, key, scale, self.device)
-            out.append((part.shown(t.views_per_step), batch))
+            out.append((part.views_shown(t.views_per_step), batch))
         return out
 
-    def _passes(self, batches: list[tuple[int, Batch]]) -> Tensor:
+    def _accumulate(self, batches: list[tuple[int, Batch]]) -> Tensor:
         """Forward and backward of one step's batches; their losses."""
         t, a = self.t, self.accelerator
         losses = []
-        for (micro, place), (views, batch) in zip(self._places(), batches, strict=True):
+        for (here, number), (views, batch) in zip(self._micro_batches(), batches, strict=True):
             with_views(self.unet, views)
             draws = draw(
                 t.batch_size, views, batch.reference_latents.shape[1:], batch.embeds.shape[1], self.objective.timesteps,
-                generator(self.device, t.seed, self.step, place),
+                generator(self.device, t.seed, self.step, number),
             )  # fmt: skip
-            last = micro + 1 == self.passes
+            last = here + 1 == self.accumulation
             with contextlib.nullcontext() if last else a.no_sync(self.model), a.autocast():
                 result = self.objective.loss(self.forward, batch, draws)
                 a.backward(result.loss)

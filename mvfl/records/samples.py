@@ -17,6 +17,11 @@ CAMERAS = "opencv_cameras.json"
 COMPRESSION = 2  # of PNG; the usual 6 takes three times as long and saves a tenth
 
 
+def short(name: str) -> str:
+    """A sample's name as labels on pictures show it."""
+    return name.removeprefix("sample_")
+
+
 @dataclass(frozen=True)
 class Sample:
     """One time point seen by all cameras.

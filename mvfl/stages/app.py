@@ -19,10 +19,10 @@ from mvfl.records.reconstructed import ModelRecord
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import heard
 from mvfl.runtime.reading import named_errors
-from mvfl.stages.given import Choice
 from mvfl.stages.models_page import CUT_OUT
 from mvfl.stages.reconstruct import Extras, reconstruct_with
 from mvfl.stages.reconstructor import Reconstructor
+from mvfl.stages.sources import Choice
 
 LARGEST_FILE, LARGEST_PICTURE = "30mb", 50_000_000  # bytes that are taken; pixels that are decoded
 DECODED = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

@@ -27,6 +27,7 @@ from mvfl.metrics.lpips import Lpips, load_lpips
 from mvfl.metrics.pictures import save_grid
 from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
+from mvfl.records.samples import short
 from mvfl.records.scores import Block, ReconstructionScore, ReconstructionScores, mean_of
 from mvfl.runtime.devices import device, processes
 from mvfl.runtime.files import InputError, sha256, written_aside
@@ -40,7 +41,7 @@ from mvfl.runtime.tracking import Run
 from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import GslrmJob
 from mvfl.stages.pairs import source_of
-from mvfl.stages.turnable import write_viewer
+from mvfl.stages.viewer_page import write_viewer
 
 WORSE_PSNR, WORSE_IOU = 0.05, 0.005  # dB and overlap: less is no loss
 
@@ -214,7 +215,7 @@ class _Look:
             seen, wanted, _ = self.sources.validation_views(name, number)
             rendered, scores = evaluate_views(model, seen, wanted, self.sources.settings.renderer)
             rows.append(scores)
-            grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
+            grid += [(f"recorded {short(name)}", wanted.images), (f"3D {short(name)}", rendered.images)]
         path = self.folder / f"step-{step:06d}.png"
         save_grid(path, grid)
         return path, {f"val/{k}": v for k, v in mean_of(rows).items()}
@@ -262,7 +263,7 @@ def score_models(
         others |= {k: score_pictures(p, wanted, lpips) for k, p in pictures_without_model(seen, wanted).items()}
         rows.append(ReconstructionScore(sample=name, targets=fold.targets, scores=scores, others=others))
         if len(grid) < 6:
-            grid += [(f"recorded {name[7:]}", wanted.images), (f"3D {name[7:]}", rendered.images)]
+            grid += [(f"recorded {short(name)}", wanted.images), (f"3D {short(name)}", rendered.images)]
     kinds = [k for k in rows[0].others if all(k in r.others for r in rows)]
     baselines = {k: mean_of([r.others[k] for r in rows]) for k in kinds}
     return grid, ReconstructionScores(mean=mean_of([r.scores for r in rows]), baselines=baselines, samples=rows, block=block)

@@ -20,7 +20,7 @@ from mvfl.gslrm.gaussians import Gaussians
 from mvfl.gslrm.rendering import render
 from mvfl.metrics.image import mask_iou
 from mvfl.metrics.pictures import save_grid, to_pil
-from mvfl.stages.turnable import write_viewer
+from mvfl.stages.viewer_page import write_viewer
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mvfl.runtime.progress import say
 from mvfl.stages.jobs import ModelsPageJob
 from mvfl.stages.nwb import write_nwb
 from mvfl.stages.pages import inline, links, write_page
-from mvfl.stages.turnable import every_nth, write_sequence
+from mvfl.stages.viewer_page import every_nth, write_sequence
 
 CUT_OUT = "cut_out.png"
 PAGE_FILES = (

@@ -28,11 +28,11 @@ from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say, tracked
 from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.training_state import StopRequest
-from mvfl.stages.given import PLAIN, Choice, Given, Item, count_models, is_alone, items, recorded_rig, require_sense, samples_of
 from mvfl.stages.jobs import ModelsJob
 from mvfl.stages.model3d import Model3D
 from mvfl.stages.models_page import CUT_OUT, PAGE_FILES, summarise
 from mvfl.stages.reconstructor import Reconstructor
+from mvfl.stages.sources import PLAIN, Choice, Given, Item, count_models, is_alone, items, recorded_rig, require_sense, samples_of
 
 FILM = "turntable.mp4"
 MADE = ("provenance.json", "model.json", "gaussians.ply", "views.png", "turntable.gif", "viewer.html")

@@ -18,6 +18,7 @@ from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.mvdiffusion.slots import slot_directions
 from mvfl.records.checkpoint import step_of
 from mvfl.records.manifest import Manifest, evenly
+from mvfl.records.samples import short
 from mvfl.records.scores import ViewScores
 from mvfl.runtime.devices import device
 from mvfl.runtime.provenance import write_provenance
@@ -94,7 +95,7 @@ def _plot(out: Verdict, truth: Truth, images: Views, log: list[dict[str, Any]], 
     """A few animals, recorded above sampled, and the training loss."""
     rows = []
     for i in range(0, len(images), max(1, len(images) // 4)):
-        label = f"{truth.names[i][-4:]}, input: view {truth.references[i]}"
+        label = f"{short(truth.names[i])}, input: view {truth.references[i]}"
         rows += [(f"recorded {label}", truth.images[i]), (f"drawn {label}", images[i])]
     save_grid(out.views, rows[:8], directions or [f"slot {s}" for s in range(images.shape[1])])
     save_loss_curve(out.loss, log, [step])

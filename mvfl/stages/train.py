@@ -23,6 +23,7 @@ from mvfl.records.checkpoint import step_of
 from mvfl.records.latents import LatentIndex
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.records.prompts import read_prompts
+from mvfl.records.samples import short
 from mvfl.runtime.files import sha256, written_aside
 from mvfl.runtime.fingerprint import Fingerprint, code_digest
 from mvfl.runtime.forcing import announce
@@ -143,7 +144,7 @@ class Validation:
         pipeline.vae.disable_slicing()
         rows = []
         for i, name in enumerate(truth.names):
-            rows += [(f"recorded {name[-4:]}", truth.images[i]), (f"sampled {name[-4:]}", images[i])]
+            rows += [(f"recorded {short(name)}", truth.images[i]), (f"sampled {short(name)}", images[i])]
         path = self.job.state / "validation" / f"step-{step:06d}.png"
         save_grid(path, rows)
         metrics = score_views(images, truth)

@@ -12,7 +12,7 @@ import torch
 from chromium import BROWSER, opened
 
 from mvfl.gslrm.gaussians import Gaussians
-from mvfl.stages.turnable import _turned, every_nth, write_sequence, write_viewer
+from mvfl.stages.viewer_page import _turned, every_nth, write_sequence, write_viewer
 
 READY = "document.body.dataset.ready === 'yes'"
 

@@ -20,9 +20,9 @@ from mvfl.geometry.cameras import Camera, orbit_camera
 from mvfl.geometry.rig import Rig, load_rig
 from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.runtime.files import InputError
-from mvfl.stages.given import Choice
 from mvfl.stages.reconstruct import run
 from mvfl.stages.reconstructor import Reconstructor
+from mvfl.stages.sources import Choice
 
 MILLIMETRES, AWAY = 145.0, np.array([300.0, -120.0, 80.0])  # of a world unit; where the animal stands in the lab's world
 

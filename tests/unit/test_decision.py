@@ -27,7 +27,7 @@ def test_guessed_directions_are_case_c_with_any_number_of_cameras(views: int, gu
     slots = {str(i): {**GOOD, "slot_accuracy": guessed} for i in range(1, views)}
     decision = decide(replace(BASE, slot_accuracy=guessed, slots=slots, views=views), Thresholds())
     assert decision.case == "C" and f"chance {1 / views:.0%}" in " ".join(decision.reasons)
-    assert above_chance(0.3, 6) == pytest.approx(0.3) and above_chance(0.3, views) > guessed
+    assert above_chance(0.3, 6) == 0.3 and above_chance(0.3, views) > guessed
     assert collapse_sign({"val/copy_score": 0.0, "val/slot_accuracy": guessed}, Training(), views)
 
 

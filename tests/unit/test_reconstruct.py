@@ -35,10 +35,10 @@ from mvfl.records.manifest import Manifest
 from mvfl.runtime.files import InputError, write_text
 from mvfl.runtime.provenance import write_provenance
 from mvfl.stages import model3d
-from mvfl.stages.given import Choice, _pictures_in
 from mvfl.stages.model3d import Model3D
 from mvfl.stages.reconstruct import Extras, _clear, require_own, run
 from mvfl.stages.reconstructor import Reconstructor, read_experiment
+from mvfl.stages.sources import Choice, _pictures_in
 
 
 def disc(height: int, width: int, row: float, column: float, radius: float) -> torch.Tensor:

@@ -27,8 +27,8 @@ from mvfl.records.samples import CAMERAS, read_sample
 from mvfl.runtime.files import InputError, digest, sha256
 from mvfl.runtime.progress import say
 from mvfl.runtime.reading import require_file
-from mvfl.stages.own_files import PICTURES
 from mvfl.stages.reconstructor import Reconstructor
+from mvfl.stages.user_files import PICTURES
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 Frame = UInt8[np.ndarray, "height width 3"]
