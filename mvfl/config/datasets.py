@@ -35,7 +35,17 @@ class RodentDataset(Strict):
     without_colour: Fraction = Field(0.0, description="share of samples in grey, as infrared cameras record")
 
 
-class FolderDataset(Strict):
+class TimeBlocks(Strict):
+    """How moments that follow each other are divided: training, verdicts and choices, reporting."""
+
+    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
+    test_fraction: float = Field(
+        0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
+    )
+    gap: int = Field(5, ge=0, description="samples dropped between the blocks")
+
+
+class FolderDataset(TimeBlocks):
     """Existing sample folders (`sample_*/images`, `opencv_cameras.json`)."""
 
     kind: Literal["folder"]
@@ -44,11 +54,6 @@ class FolderDataset(Strict):
         description="built-in rig name or JSON file that names the order of the views; samples keep their own cameras"
     )
     image_size: PositiveInt = 512
-    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
-    test_fraction: float = Field(
-        0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
-    )
-    gap: int = Field(5, ge=0, description="samples dropped between the blocks")
     extra_views: int = Field(0, ge=0, description="frames per sample after the rig's, for held-out scores")
     max_reprojection_px: PositiveFloat = Field(
         25.0, description="error of the masks' triangulated centre, in pixels of 512, median over samples"
@@ -81,7 +86,7 @@ Cameras = Annotated[
 ]
 
 
-class MarkerlessDataset(Strict):
+class MarkerlessDataset(TimeBlocks):
     """A recording: synchronised videos of calibrated cameras, with a mask for every picture."""
 
     kind: Literal["markerless"]
@@ -114,11 +119,6 @@ class MarkerlessDataset(Strict):
         0.5, description="overlap of the masks with the body that all of them allow, whatever the animal's size"
     )
     max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
-    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of samples, one time block: verdicts and choices")
-    test_fraction: float = Field(
-        0.1, ge=0, lt=0.5, description="share of samples, the last time block: nothing is trained or chosen by it; 0: none"
-    )
-    gap: int = Field(5, ge=0, description="samples dropped between the blocks")
 
     @model_validator(mode="after")
     def _cameras_and_up_can_be(self) -> MarkerlessDataset:

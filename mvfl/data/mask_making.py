@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from mvfl.data.masks import clean
+from mvfl.data.masks import cleaned
 from mvfl.geometry.lens import LensCamera
 from mvfl.geometry.virtual import triangulate
 from mvfl.runtime.files import InputError
@@ -265,8 +265,4 @@ class Outliner:
             animal = cv2.resize(animal, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
         out = np.zeros(hint.shape, np.uint8)
         out[top:bottom, left:right] = animal
-        silhouette = clean(out)
-        out[:] = 0
-        if silhouette is not None:
-            silhouette.draw(out, 255)
-        return out
+        return cleaned(out)

@@ -45,6 +45,14 @@ def clean(mask: UInt8[np.ndarray, "height width"]) -> Silhouette | None:
     return Silhouette.of(full.view(bool))
 
 
+def cleaned(mask: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
+    """The same as a mask: the animal 255, all else 0."""
+    out, silhouette = np.zeros(mask.shape, np.uint8), clean(mask)
+    if silhouette is not None:
+        silhouette.draw(out, 255)
+    return out
+
+
 def _filled(animal: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
     """Small holes filled."""
     padded = cv2.copyMakeBorder(animal, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mvfl.data.mask_making import Picture
-from mvfl.data.masks import clean
+from mvfl.data.masks import cleaned
 from mvfl.runtime.devices import device
 from mvfl.runtime.files import InputError
 from mvfl.runtime.reading import named_errors
@@ -57,9 +57,4 @@ class SamOutliner:
         boxes = torch.tensor([[scaled]], dtype=torch.float32, device=self.model.device)
         logits = self.model(pixel_values=values, input_boxes=boxes, multimask_output=False).pred_masks.float().cpu()
         full = torch.nn.functional.interpolate(logits.flatten(0, 1), (rows, columns), mode="bilinear", align_corners=False)[0, 0]
-        found = (full > 0).numpy().astype(np.uint8) * 255
-        silhouette = clean(found)
-        out = np.zeros((rows, columns), np.uint8)
-        if silhouette is not None:
-            silhouette.draw(out, 255)
-        return out
+        return cleaned((full > 0).numpy().astype(np.uint8) * 255)

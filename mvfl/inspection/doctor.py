@@ -28,6 +28,7 @@ from mvfl.layout import Layout
 from mvfl.records.base import Fetched
 from mvfl.runtime.attention import flash_attention_4
 from mvfl.runtime.tracking import automatic_mode
+from mvfl.stages.fetch import cached
 
 LEAST_MEMORY, LEAST_DISK = 6e9, 10e9  # bytes: what the demo needs, and room for its results
 
@@ -146,15 +147,9 @@ def _base(name: str, config: WorkflowConfig) -> Iterator[Finding]:
 
 
 def _hub_base(part: str, base: HubBase) -> Finding:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    wanted = [f"{base.pipeline}/**"] + ([base.gslrm] if base.gslrm else [])
-    try:
-        found = snapshot_download(base.repo, revision=base.revision, allow_patterns=wanted, local_files_only=True)
-    except LocalEntryNotFoundError:
+    if (found := cached(base)) is None:
         return Finding(part, True, f"{base.repo} is not here yet; the fetch_base rule fetches it (several GB)")
-    return Finding(part, True, f"fetched: {found}")
+    return Finding(part, True, f"fetched: {found[0]}")
 
 
 def _results(config: WorkflowConfig) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ def _synthetic(plan: Plan, name: str) -> tuple[Path, Fingerprint]:
 def _gslrm(plan: Plan, name: str) -> tuple[Path, Fingerprint]:
     job = plan.gslrm(name)
     sources = gslrm.sources_of(job)
-    return job.state / "states", gslrm.fingerprint(job.gslrm, gslrm.checkpoint_of(job), sources.batches())
+    return job.state / "states", gslrm.fingerprint(job.gslrm, gslrm.checkpoint_of(job.base), sources.batches())
 
 
 STAGES: dict[Stage, Callable[[Plan, str], tuple[Path, Fingerprint]]] = {"train": _train, "synthetic": _synthetic, "gslrm": _gslrm}

@@ -22,7 +22,7 @@ def run(job: FetchJob) -> Fetched:
         InputError: the hub cannot be reached, or has no such revision.
     """
     base = job.base
-    root, commit = _cached(base) or _downloaded(base, job.out)
+    root, commit = cached(base) or _downloaded(base, job.out)
     if base.revision != commit:
         say(f"Revision {base.revision} of {base.repo} is commit {commit} today; write revision: {commit} to keep it.")
     fetched = Fetched(
@@ -38,7 +38,7 @@ def _wanted(base: HubBase) -> list[str]:
     return [f"{base.pipeline}/**"] + ([base.gslrm] if base.gslrm else [])
 
 
-def _cached(base: HubBase) -> tuple[Path, str] | None:
+def cached(base: HubBase) -> tuple[Path, str] | None:
     """Folder and commit of a revision that is in the hub's cache as a whole; a snapshot's folder is called like its commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

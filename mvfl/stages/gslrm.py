@@ -118,15 +118,15 @@ def run(job: GslrmJob, minutes: float | None = None) -> None:
         _run(job, minutes)
 
 
-def checkpoint_of(job: GslrmJob) -> Path:
-    """The base's GS-LRM weights.
+def checkpoint_of(base: Path) -> Path:
+    """The GS-LRM weights of a base.json.
 
     Raises:
         InputError: it has none.
     """
-    record = BaseRecord.read(job.base)
+    record = BaseRecord.read(base)
     if record.gslrm is None:
-        raise InputError(f"{job.base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
+        raise InputError(f"{base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
     return record.gslrm
 
 
@@ -144,7 +144,7 @@ def sources_of(job: GslrmJob) -> Sources:
 
 
 def _run(job: GslrmJob, minutes: float | None) -> None:
-    checkpoint, sources, s, out = checkpoint_of(job), sources_of(job), job.gslrm, Reconstruction(job.out)
+    checkpoint, sources, s, out = checkpoint_of(job.base), sources_of(job), job.gslrm, Reconstruction(job.out)
     real = sources.real
     for data in (sources.inputs, *sources.others):
         refuse(gslrm_faults(s, data.name, data.views))

@@ -12,13 +12,11 @@ from mvfl.gslrm.checkpoint import load_gslrm
 from mvfl.gslrm.export import visible_gaussians, write_model
 from mvfl.layout import ZeroShot
 from mvfl.metrics.pictures import save_grid
-from mvfl.records.base import BaseRecord
 from mvfl.records.manifest import Manifest, evenly
 from mvfl.runtime.devices import device
-from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import say
 from mvfl.runtime.provenance import write_provenance
-from mvfl.stages.gslrm import Sources, score_models
+from mvfl.stages.gslrm import Sources, checkpoint_of, score_models
 from mvfl.stages.jobs import ZeroShotJob
 from mvfl.stages.pages import inline, write_page
 
@@ -34,18 +32,16 @@ def run(job: ZeroShotJob) -> None:
     Raises:
         InputError: the base has no GS-LRM, or its pictures have another size.
     """
-    record, manifest, out = BaseRecord.read(job.base), Manifest.read(job.manifest), ZeroShot(job.out)
-    if record.gslrm is None:
-        raise InputError(f"{job.base} names no GS-LRM checkpoint; set bases.<name>.gslrm.")
+    weights, manifest, out = checkpoint_of(job.base), Manifest.read(job.manifest), ZeroShot(job.out)
     chosen = replace(manifest, val=evenly(manifest.judging, job.samples), test=())
     settings = job.gslrm.model_copy(update={"inputs": "real", "real_targets": True})
     sources = Sources(chosen, chosen, settings)
-    grid, scores = score_models(sources, {"model": record.gslrm})
+    grid, scores = score_models(sources, {"model": weights})
     scores = scores.model_copy(update={"block": "test" if manifest.test else "val"})
     job.out.mkdir(parents=True, exist_ok=True)
     scores.write(out.metrics)
     save_grid(out.renders, grid)
-    model = load_gslrm(record.gslrm, manifest.image_size, settings.clip_xyz).to(device())
+    model = load_gslrm(weights, manifest.image_size, settings.clip_xyz).to(device())
     gaussians = visible_gaussians(model, sources.seen(chosen.val[0]), chosen.val[0])
     write_model(gaussians, settings.turntable_views, manifest.image_size, settings.renderer, job.out)
     rows = [("GS-LRM of the base, not trained", scores.mean)]
