@@ -41,6 +41,7 @@ from mvfl.runtime.reading import read_table
 
 SMALL_ANIMAL = 1000  # recorded pixels; fewer are drawn larger than they were recorded
 LOOKED_AT = 2000  # frames from which cameras' errors are fitted
+NO_NAME = "<name>"  # of a recording that no configuration holds
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class Recording:
         names = settings.camera_names()
         if len(names) < 2:
             missing = "" if settings.folder.is_dir() else f" (there is no folder {settings.folder})"
+            remedy = "Name" if name == NO_NAME else f"Set datasets.{name}.folder, and"
             raise InputError(
-                f"{len(names)} videos fit {settings.folder / settings.videos}{missing}; at least two cameras are needed. Set "
-                f"datasets.{name}.folder, and videos with {{camera}} in place of the cameras' names."
+                f"{len(names)} videos fit {settings.folder / settings.videos}{missing}; at least two cameras are needed. {remedy} "
+                "videos with {camera} in place of the cameras' names."
             )
         videos = settings.files_of("videos")
         sizes = [video_size(video) for video in videos]
@@ -172,7 +174,7 @@ def make_masks_of(settings: MarkerlessDataset, out: Path, workers: int) -> None:
             "delete it."
         )
     write_json(note, mark)
-    Recording.open("<name>", settings, out, workers)
+    Recording.open(NO_NAME, settings, out, workers)
 
 
 def _blocks(settings: MarkerlessDataset, located: list[Located]) -> Blocks:

@@ -108,6 +108,9 @@ def require_sense(choice: Choice, reconstructor: Reconstructor, sources: Sequenc
     Raises:
         InputError: they do not.
     """
+    for path in sources:
+        if path.is_file() and path.name != "manifest.json" and path.suffix.lower() not in (*PICTURES, *VIDEOS):
+            raise InputError(f"{path} is no picture or video; name such, folders of them, samples or a data set's manifest.json.")
     alone, loose = is_alone(sources, choice), all(p.suffix.lower() in PICTURES or p.is_dir() for p in sources)
     if not choice.straight:
         reconstructor.reference(choice.view)

@@ -149,6 +149,12 @@ def test_a_result_never_replaces_files_that_are_none_of_its_own(pictures: Path, 
     require_own(tmp_path / "new" / "folder")
 
 
+def test_what_is_no_picture_is_said_before_weights_are_loaded_for_it(base: Path, tmp_path: Path) -> None:
+    write_text(tmp_path / "notes.txt", "x")
+    with pytest.raises(InputError, match=r"notes\.txt is no picture or video; name such"):
+        run([tmp_path / "notes.txt"], tmp_path / "out", base)
+
+
 def test_hidden_files_are_no_pictures(pictures: Path) -> None:
     for twin in ("._mouse0.png", ".DS_Store.png"):
         (pictures / twin).write_bytes(b"")
