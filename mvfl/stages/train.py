@@ -33,7 +33,7 @@ from mvfl.runtime.provenance import write_provenance
 from mvfl.runtime.tracking import Run
 from mvfl.runtime.weights import require_written
 from mvfl.stages.jobs import TrainJob
-from mvfl.verdict.scores import copy_score, load_truth, score_views, slot_assignment
+from mvfl.verdict.scores import copy_score, load_truth, score_views, share, slot_assignment
 
 
 def run(job: TrainJob, minutes: float | None = None) -> None:
@@ -149,7 +149,7 @@ class Validation:
         save_grid(path, rows)
         metrics = score_views(images, truth)
         scores = {f"val/{k}": float(v[truth.scored].mean()) for k, v in metrics.items()}
-        scores["val/slot_accuracy"] = float(slot_assignment(images, truth)[truth.scored].float().mean())
+        scores["val/slot_accuracy"] = share(slot_assignment(images, truth), truth.scored)
         scores["val/copy_score"] = float(copy_score(images, truth)[truth.scored].mean())
         for slot in range(images.shape[1]):
             mask = truth.scored[:, slot]

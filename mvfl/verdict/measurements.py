@@ -11,7 +11,7 @@ from torch import Tensor
 from mvfl.metrics.colour import colour_drift
 from mvfl.metrics.consistency import view_consistency
 from mvfl.records.scores import Measurements
-from mvfl.verdict.scores import METRICS, Truth, copy_score, score_views, slot_assignment
+from mvfl.verdict.scores import METRICS, Truth, copy_score, score_views, share, slot_assignment
 
 PERFECT = {"psnr": 40.0, "ssim": 1.0, "iou": 1.0}
 Views = Float[Tensor, "pair slot 3 height width"]
@@ -66,7 +66,7 @@ def measure(
     slots = _per_slot(scores, trivial, right, copied, scored)
     gains = skill(scores, trivial, scored)
     measurements = Measurements(
-        slot_accuracy=float(right[scored].float().mean()),
+        slot_accuracy=share(right, scored),
         copy_score=float(copied[scored].mean()),
         iou=float(scores["iou"][scored].mean()),
         skill=sum(gains.values()) / len(gains),
@@ -104,7 +104,7 @@ def _per_slot(
         gains = skill(scores, trivial, mask)
         slots[str(slot)] = {
             **{metric: float(scores[metric][mask].mean()) for metric in METRICS},
-            "slot_accuracy": float(right[mask].float().mean()),
+            "slot_accuracy": share(right, mask),
             "copy_score": float(copied[mask].mean()),
             "skill": sum(gains.values()) / len(gains),
         }

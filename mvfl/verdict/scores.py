@@ -93,6 +93,11 @@ def slot_assignment(images: Float[Tensor, "pair slot 3 height width"], truth: Tr
     return torch.stack(nearest) == torch.arange(images.shape[1])
 
 
+def share(right: Bool[Tensor, "pair slot"], mask: Bool[Tensor, "pair slot"]) -> float:
+    """Share of the slots in `mask` that are right; in float32, 6 of 20 would lie above a limit of 0.3."""
+    return int((right & mask).sum()) / int(mask.sum())
+
+
 def copy_score(images: Float[Tensor, "pair slot 3 height width"], truth: Truth) -> Float[Tensor, "pair slot"]:
     """Likeness of each prediction to the input beyond what the truth itself has; 0 for perfect views.
 

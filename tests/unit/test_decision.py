@@ -15,7 +15,7 @@ from mvfl.records.scores import Measurements
 from mvfl.verdict.baselines import baselines
 from mvfl.verdict.decision import decide
 from mvfl.verdict.measurements import measure
-from mvfl.verdict.scores import Truth
+from mvfl.verdict.scores import Truth, share
 
 GOOD = {"slot_accuracy": 0.98, "iou": 0.8, "skill": 0.5}
 BAD = {str(i): {"slot_accuracy": 0.2, "iou": 0.3, "skill": -0.5} for i in range(1, 6)}
@@ -54,6 +54,12 @@ def test_each_case_is_decided_with_its_reason(measurements: Measurements, case: 
     assert decision.case == case
     assert reason in " ".join(decision.reasons)
     assert 1 <= decision.view_consistency <= 5 and 1 <= decision.gt_similarity <= 5
+
+
+def test_a_share_is_compared_with_its_limit_to_the_bit() -> None:
+    """In float32 6 of 20 are 0.3000000119."""
+    right = torch.arange(20).view(4, 5) < 6
+    assert share(right, torch.ones(4, 5, dtype=torch.bool)) == 0.3
 
 
 def test_perfect_predictions_are_case_a_and_copies_are_case_c(tiny_manifest: Manifest, tiny_truth: Truth) -> None:
