@@ -121,7 +121,7 @@ class MarkerlessDataset(TimeBlocks):
     max_dropped: Fraction = Field(0.2, description="share of frames that may be unfit before the recording is refused")
 
     @model_validator(mode="after")
-    def _cameras_and_up_can_be(self) -> MarkerlessDataset:
+    def _cameras_are_there_once(self) -> MarkerlessDataset:
         if isinstance(self.cameras, list):
             if twice := sorted({name for name in self.cameras if self.cameras.count(name) > 1}):
                 raise ValueError(f"cameras names {', '.join(twice)} twice; each camera has one name.")
@@ -129,8 +129,6 @@ class MarkerlessDataset(TimeBlocks):
                 raise ValueError(
                     f"up.level_camera: '{self.up.level_camera}' is no camera; {nearest(self.up.level_camera, self.cameras)}"
                 )
-        if isinstance(self.up, list) and not any(self.up):
-            raise ValueError("up [0, 0, 0] is no direction; name an axis, or a vector that points up.")
         return self
 
     @model_validator(mode="after")

@@ -178,7 +178,7 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path], data: A
         for path in paths:
             held = _at(read_yaml(source), [*path, *named])
             if held is not NOTHING:
-                replaced = isinstance(held, VALUE) and isinstance(used, VALUE) and held != used
+                replaced = isinstance(held, VALUE) and isinstance(used, VALUE) and str(held) != str(used)
                 return "--config" if replaced else str(source)
     # A key that no file holds was given on the command line (--config); a key that is missing belongs to the first file.
     return "configuration" if not sources else f"--config or {sources[0]}" if named else str(sources[0])

@@ -65,10 +65,10 @@ def test_gslrm_on_two_processes_is_the_run_of_one_and_resumes_bit_for_bit(tiny_b
         )  # fmt: skip
 
     one, two = job("one"), job("two")
-    gslrm.finetune(one, gslrm.checkpoint_of(one), gslrm.sources_of(one))
+    gslrm.finetune(one, gslrm.checkpoint_of(one.base), gslrm.sources_of(one))
     assert "Starting at step 0, 2 processes" in on_two_processes("gslrm", two)
     weights = [Reconstruction(j.out).weights for j in (one, two)]
-    assert distance(*weights) < GSLRM < 5e-5 < distance(weights[0], gslrm.checkpoint_of(one))
+    assert distance(*weights) < GSLRM < 5e-5 < distance(weights[0], gslrm.checkpoint_of(one.base))
     before = weights[1].read_bytes()
     lose_newest_state(two)
     assert "Resuming at step 1" in on_two_processes("gslrm", two) and weights[1].read_bytes() == before
