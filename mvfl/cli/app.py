@@ -95,6 +95,7 @@ def reconstruct(
     every: Annotated[int, typer.Option(help="of videos and data sets: every n-th", min=1)] = 1,
     rig: Annotated[str | None, typer.Option(help="of a base: cameras to draw; default: its own, or ring60")] = None,
     seed: Annotated[int | None, typer.Option(help="of the noise; default: the experiment's")] = None,
+    fit: Annotated[int | None, typer.Option(help="steps that fit the model to its pictures, 60 for recorded views", min=0)] = None,
     min_opacity: Annotated[float, typer.Option(help="leave out Gaussians below it", min=0, max=1)] = 0.04,
     max_size: Annotated[float, typer.Option(help="leave out larger ones in the lower half, world units", min=0)] = 0.1,
     crop: Annotated[str | None, typer.Option(help="leave out what lies outside x0,x1,y0,y1,z0,z1, world units")] = None,
@@ -126,10 +127,9 @@ def reconstruct(
     filters = Filters(min_opacity, max_size, inside or Filters.box)
     choice = Choice(
         view=view, all_views=all_views, reframe=reframe, every=every, seed=seed, cut=Cut(mask, around, auto, sam2),
-        elevations=tuple(map(float, heights)), calibration=moment,
-        complete=complete, filters=filters,
+        elevations=tuple(map(float, heights)), calibration=moment, complete=complete, filters=filters,
     )  # fmt: skip
-    run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or []), recorded))
+    run(pictures, out, experiment, choice, rig, Extras(film, require_known(also or []), recorded), fit)
 
 
 @app.command("app", rich_help_panel=PEOPLE)

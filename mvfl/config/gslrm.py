@@ -92,6 +92,9 @@ class GslrmFinetuning(Strict):
     log_every: PositiveInt = setting(10, "nothing")
     checkpoint_every: PositiveInt = setting(500, "nothing", description="steps between saved training states")
     save_minutes: PositiveFloat = setting(2.0, "nothing", description="minutes after which the state is saved in any case")
+    fit_steps: int = setting(
+        0, "pictures", ge=0, description="steps that fit finished Gaussians to the pictures they are made of; 60 for recorded views"
+    )
     turntable_views: PositiveInt = setting(12, "pictures", description="pictures of the turntable")
     cache_gigabytes: PositiveFloat = setting(1.0, "nothing", description="memory for decoded pictures")
     seed: int = Field(0, ge=0)

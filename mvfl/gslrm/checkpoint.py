@@ -87,13 +87,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {k: v for k, v in model.items() if not k.startswith(IGNORED_PREFIX)}, rest
 
 
-def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
+def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False, fit_steps: int = 0) -> Gslrm:
     """Build the network that a checkpoint describes and load it strictly, float32.
 
     Args:
         path: `.pt` or `.safetensors`.
         image_size: pixels per side of the inputs.
-        clip_xyz: clamp pixel Gaussians to [-1, 1].
+        clip_xyz, fit_steps: as in the configuration.
 
     Raises:
         InputError: missing, unexpected or misshapen tensors, all in one message.
@@ -102,7 +102,7 @@ def load_gslrm(path: Path, image_size: int, clip_xyz: bool = False) -> Gslrm:
     with named_errors(path, "a GS-LRM checkpoint", "copy or make it again"):
         config = config_from_state(state, image_size, int(rest.get("head_width", 64)), str(path))
         with torch.device("meta"):
-            model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz}))
+            model = Gslrm(GslrmConfig(**{**config.to_json(), "clip_xyz": clip_xyz, "fit_steps": fit_steps}))
     load_strictly(model, state, str(path), assign=True)
     require_sound(state, str(path))
     return model.eval()

@@ -29,6 +29,7 @@ class GslrmConfig:
             point.
         reference_marker: adds an embedding that tells view 0 from the others (published: false).
         clip_xyz: clamp pixel Gaussians to [-1, 1].
+        fit_steps: steps in which Gaussians are fitted to the inputs, wherever the network is used and not trained.
     """
 
     image_size: int = 512
@@ -41,6 +42,7 @@ class GslrmConfig:
     plucker: Literal["custom", "augmented"] = "custom"
     reference_marker: bool = False
     clip_xyz: bool = False
+    fit_steps: int = 0
 
     @property
     def in_channels(self) -> int:

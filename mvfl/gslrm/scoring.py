@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvfl.gslrm.fitting import fitted
 from mvfl.gslrm.hull_baseline import hull_pictures
 from mvfl.gslrm.model import Gslrm, GslrmOutput
 from mvfl.gslrm.rendering import Renderer, Rendering, render_objects
@@ -22,11 +23,18 @@ def reconstruct(model: Gslrm, inputs: Views) -> GslrmOutput:
 
 @torch.no_grad()
 def infer(model: Gslrm, inputs: Views) -> GslrmOutput:
-    """Run a network that is not trained on: in bf16 where the card computes in it; where Gaussians lie stays float32."""
-    place = inputs.images.device
+    """Run a network that is not trained on: in bf16 where the card computes in it; where Gaussians lie stays float32.
+
+    Then fit its Gaussians to the inputs, as its configuration says.
+    """
+    place, steps = inputs.images.device, model.config.fit_steps
     half = half_precision(place)
     with torch.autocast(place.type, half, enabled=half != torch.float32):
-        return reconstruct(model, inputs)
+        output = reconstruct(model, inputs)
+    if not steps:
+        return output
+    objects = [Views(*fields) for fields in zip(*(t.unbind() for t in vars(inputs).values()), strict=True)]
+    return output._replace(gaussians=[fitted(g, own, steps) for g, own in zip(output.gaussians, objects, strict=True)])
 
 
 def render_views(output: GslrmOutput, targets: Views, renderer: Renderer) -> Rendering:

@@ -18,6 +18,7 @@ class Published(Record):
         size_ratio: sqrt(animal's pixels / all pixels) of the training pictures, median.
         clip_xyz: whether GS-LRM's pixel Gaussians are clamped to [-1, 1].
         centre: column and row of the animal in them, as shares of the side, median.
+        fit_steps: steps in which Gaussians are fitted to the pictures they are made of.
     """
 
     remedy = "save the model again with `mvfl base save`"
@@ -28,3 +29,4 @@ class Published(Record):
     size_ratio: float
     centre: tuple[float, float]
     clip_xyz: bool = False
+    fit_steps: int = 0

@@ -162,7 +162,7 @@ def _run(job: GslrmJob, minutes: float | None) -> None:
         with written_aside(out.weights) as temporary:
             save_gslrm(load_gslrm(checkpoint, real.image_size, s.clip_xyz), temporary, 0, 0)
     save_grid(out.renders, grid)
-    model = load_gslrm(out.weights, real.image_size, s.clip_xyz).to(device())
+    model = load_gslrm(out.weights, real.image_size, s.clip_xyz, s.fit_steps).to(device())
     first = sources.inputs.judging[0]
     gaussians = visible_gaussians(model, sources.seen(first), first)
     size = [length * (real.millimetres or 1.0) for length in extent(gaussians)]
@@ -252,7 +252,7 @@ def score_models(
     size, s, inputs = sources.real.image_size, sources.settings, sources.inputs
     block = block or ("test" if inputs.test else "val")
     names = inputs.test if block == "test" else inputs.val
-    models = {name: load_gslrm(path, size, s.clip_xyz).to(device()) for name, path in weights.items()}
+    models = {name: load_gslrm(path, size, s.clip_xyz, s.fit_steps).to(device()) for name, path in weights.items()}
     grid: list[tuple[str, Tensor]] = []
     rows = []
     for number, name in enumerate(tracked(names, "score 3D models", len(names))):

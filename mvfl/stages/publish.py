@@ -64,6 +64,7 @@ def save_pretrained(experiment: Path, out: Path) -> Path:
         Published(
             choice=part_of(learned.generation, ViewSampling), rig=manifest.rig.to_json(), input_views=learned.gslrm.input_views,
             size_ratio=size, centre=(column, row), clip_xyz=learned.gslrm.clip_xyz,
+            fit_steps=learned.gslrm.fit_steps,
         ).write(folder / SETTINGS)  # fmt: skip
         write_text(folder / "README.md", model_card(experiment, learned, base, manifest))
     say(f"Wrote {out}, {folder_bytes(out) / 1e6:.1f} MB; look at its README.md.")

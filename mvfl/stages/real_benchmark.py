@@ -252,7 +252,7 @@ def prepared(folder: Path, files: Sequence[Path], trained: bool) -> tuple[Path, 
     manifest, base = Manifest.read(layout.manifest(experiment.dataset)), BaseRecord.read(layout.base(experiment.base))
     if trained:
         _run_workflow(["synthetic", "gslrm"], [*files, overlay])
-    models = {"base": Reconstructor.load(base.pipeline, manifest.rig, base.gslrm)}
+    models = {"base": Reconstructor.load(base.pipeline, manifest.rig, base.gslrm, experiment.gslrm.fit_steps)}
     if not _draws_any_camera(models["base"]):
         say(f"Base {experiment.base} is not told where cameras are: untrained, GS-LRM alone is judged, from all cameras but one.")
     if trained:

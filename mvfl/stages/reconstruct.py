@@ -55,7 +55,7 @@ class Extras:
 
 def run(
     sources: Sequence[Path], out: Path, learned: Path | None = None, choice: Choice = PLAIN, rig: str | None = None,
-    extras: Extras = Extras(),
+    extras: Extras = Extras(), fit_steps: int | None = None,
 ) -> None:  # fmt: skip
     """Reconstruct everything that the sources hold; what is there already is kept.
 
@@ -66,6 +66,7 @@ def run(
         choice: how pictures are taken.
         rig: of a base: cameras to draw; default: those that it was saved with, or `ring60`.
         extras: films and further formats.
+        fit_steps: as for `Reconstructor.load`.
 
     Raises:
         InputError: see the helpers.
@@ -75,7 +76,7 @@ def run(
     if rig is not None and own is not None:
         raise InputError("--rig is of pictures whose cameras are not known; samples and data sets have their own.")
     require_own(out)
-    reconstruct_with(Reconstructor.load(learned, own or rig), sources, out, choice, extras)
+    reconstruct_with(Reconstructor.load(learned, own or rig, fit_steps=fit_steps), sources, out, choice, extras)
 
 
 def reconstruct_with(

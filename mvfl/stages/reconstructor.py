@@ -95,7 +95,9 @@ class Reconstructor:
         return self.gslrm.config.image_size
 
     @staticmethod
-    def load(source: Path | None = None, rig: str | Rig | None = None, gslrm: Path | None = None) -> Reconstructor:
+    def load(
+        source: Path | None = None, rig: str | Rig | None = None, gslrm: Path | None = None, fit_steps: int | None = None
+    ) -> Reconstructor:
         """Weights of a finished experiment, of a base, or of the base that ships with mvfl.
 
         Args:
@@ -103,15 +105,20 @@ class Reconstructor:
                 embedded base.
             rig: of a base: cameras to draw, or the name of a rig; default: those that it was saved with, or `ring60`.
             gslrm: of a base: checkpoint; default: the one in its folder.
+            fit_steps: steps in which Gaussians are fitted to the pictures they are made of; default: the experiment's, or none.
 
         Raises:
             InputError: a stage has not run, files are missing, damaged or changed since, or a rig is named for an experiment.
         """
         if source is None or not missing_parts(source):
-            return _of_base(source or EMBEDDED, rig, gslrm)
-        if isinstance(rig, str):
+            loaded = _of_base(source or EMBEDDED, rig, gslrm)
+        elif isinstance(rig, str):
             raise InputError("--rig is of bases; an experiment draws the cameras that it was trained for.")
-        return _of_experiment(source)
+        else:
+            loaded = _of_experiment(source)
+        if fit_steps is not None:
+            loaded.gslrm.config = replace(loaded.gslrm.config, fit_steps=fit_steps)
+        return loaded
 
     def reference(self, view: int | None) -> int:
         """The view that a picture stands for.
@@ -279,7 +286,7 @@ def _of_experiment(folder: Path) -> Reconstructor:
     learned = read_experiment(folder)
     manifest = Manifest.read(learned.manifest)
     sampler = Sampler.load(learned.base, learned.checkpoint, learned.prompts, manifest.rig, learned.generation)
-    gslrm = load_gslrm(learned.weights, manifest.image_size, learned.gslrm.clip_xyz).to(device())
+    gslrm = load_gslrm(learned.weights, manifest.image_size, learned.gslrm.clip_xyz, learned.gslrm.fit_steps).to(device())
     sources: dict[str, Path | str] = {
         "base": learned.base, "checkpoint": Checkpoint(learned.checkpoint).provenance, "gslrm": learned.weights,
     }  # fmt: skip
@@ -307,7 +314,8 @@ def _of_base(folder: Path, wanted: str | Rig | None, gslrm: Path | None) -> Reco
     sampler = Sampler(for_drawing(pipeline), _prompts_of(folder, config), rig, choice.view_conditioning, choice.sampling)
     sources: dict[str, Path | str] = {"base": str(folder), "unet": folder / "unet" / WEIGHTS, "gslrm": weights}
     usual = EMBEDDED_FRAMING if folder.resolve() == EMBEDDED else PUBLISHED_FRAMING
-    model = load_gslrm(weights, size, saved.clip_xyz if saved else False).to(device())
+    used = (saved.clip_xyz, saved.fit_steps) if saved else (False, 0)
+    model = load_gslrm(weights, size, *used).to(device())
     return Reconstructor(
         sampler, model, choice, rig, sources=sources, input_views=saved.input_views if saved else None,
         usual=Framing(saved.size_ratio, saved.centre) if saved else usual,

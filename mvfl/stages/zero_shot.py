@@ -41,7 +41,7 @@ def run(job: ZeroShotJob) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     scores.write(out.metrics)
     save_grid(out.renders, grid)
-    model = load_gslrm(weights, manifest.image_size, settings.clip_xyz).to(device())
+    model = load_gslrm(weights, manifest.image_size, settings.clip_xyz, settings.fit_steps).to(device())
     gaussians = visible_gaussians(model, sources.seen(chosen.val[0]), chosen.val[0])
     write_model(gaussians, settings.turntable_views, manifest.image_size, settings.renderer, job.out)
     rows = [("GS-LRM of the base, not trained", scores.mean)]
