@@ -62,7 +62,7 @@ class Training(Strict):
     watch_steps: list[PositiveInt] = setting([200, 500, 1000], "nothing", description="steps at which collapse is looked for")
     watch_copy_score: Fraction = setting(0.3, "nothing", description="collapse: likeness to the input above this")
     watch_slot_accuracy: Fraction = setting(
-        0.3, "nothing", description="collapse: share of views in their own slot at or below this"
+        0.3, "nothing", description="collapse: share of views in their own slot at or below this; for six views, as the verdict's"
     )
     stop_on_collapse: bool = setting(False, "nothing", description="end the run when it collapses; otherwise warn")
     log_every: PositiveInt = setting(10, "nothing")

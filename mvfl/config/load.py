@@ -175,8 +175,9 @@ def _file_of(location: list[str], message: str, sources: Sequence[Path], data: A
     paths = [location, ["defaults", *location[2:]]] if location[:1] == ["experiments"] else [location]
     used = _at(data, location)
     for source in reversed(sources):
+        content = read_yaml(source)
         for path in paths:
-            held = _at(read_yaml(source), [*path, *named])
+            held = _at(content, [*path, *named])
             if held is not NOTHING:
                 replaced = isinstance(held, VALUE) and isinstance(used, VALUE) and str(held) != str(used)
                 return "--config" if replaced else str(source)

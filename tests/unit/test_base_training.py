@@ -32,6 +32,7 @@ from mvfl.records.base import missing_parts
 from mvfl.records.manifest import Manifest
 from mvfl.records.prompts import read_prompts
 from mvfl.stages.prompts import embed_prompts
+from mvfl.stages.reconstructor import _usual_choice
 from mvfl.verdict.baselines import baselines
 from mvfl.verdict.scores import load_truth, score_views, slot_assignment
 
@@ -101,6 +102,12 @@ def test_the_card_names_what_the_weights_are_worth_on_the_ring_and_on_any_rig() 
         assert card["slot_accuracy"] >= slots
         assert all(card["model"][k] > max(card["blank"][k], card["copy"][k]) for k in ("psnr", "ssim", "iou"))
     assert CARD["any"]["gslrm"]["mask_iou"] >= 0.8
+
+
+def test_the_shipped_base_is_known_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(EMBEDDED)
+    assert _usual_choice(tmp_path / "link", "rays").sampling.guidance == _usual_choice(EMBEDDED, "rays").sampling.guidance == 2.0
+    assert _usual_choice(tmp_path, "rays").sampling.guidance == 3.0
 
 
 def test_the_shipped_unet_samples_what_its_card_says(shipped: WorkflowConfig, held_out: Manifest, tmp_path: Path) -> None:

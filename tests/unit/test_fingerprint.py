@@ -11,13 +11,15 @@ from mvfl.runtime.fingerprint import Fingerprint, changed_parts, code_digest
 
 TRAINING = "mvfl.mvdiffusion.training"
 AS_IT_IS = code_digest(TRAINING)
+GSLRM = "mvfl.gslrm.training"
+GSLRM_AS_IT_IS = code_digest(GSLRM)  # before anything is edited: it is remembered
 
 
 @pytest.fixture
 def edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Digest of the training's code after one module's text was changed."""
 
-    def digest(module: str, old: str, new: str) -> str:
+    def digest(module: str, old: str, new: str, of: str = TRAINING) -> str:
         source = fingerprint._source_of(module)
         assert source is not None
         text = source.read_text()
@@ -26,13 +28,21 @@ def edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         copy.write_text(text.replace(old, new, 1))
         real = fingerprint._source_of
         monkeypatch.setattr(fingerprint, "_source_of", lambda name: copy if name == module else real(name))
-        return code_digest.__wrapped__(TRAINING)
+        return code_digest.__wrapped__(of)
 
     return digest
 
 
 def test_an_edited_loss_is_another_code(edited) -> None:
     assert edited("mvfl.mvdiffusion.objective", "(error * weights).mean()", "(error * weights).sum()") != AS_IT_IS
+
+
+@pytest.mark.parametrize(
+    ("module", "old"), [("mvfl.metrics.image", "def predicted_mask("), ("mvfl.runtime.attention", "def attend(")]
+)
+def test_what_gslrm_takes_from_outside_its_own_package_counts(edited, module: str, old: str) -> None:
+    """Masks of opaque pictures, and attention."""
+    assert edited(module, old, "LIMIT = 1\n\n\n" + old, GSLRM) != GSLRM_AS_IT_IS
 
 
 def test_comments_and_docstrings_are_not(edited) -> None:
