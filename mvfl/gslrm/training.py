@@ -19,6 +19,7 @@ from mvfl.gslrm.model import Gslrm, freeze, pixel_rays
 from mvfl.gslrm.scoring import reconstruct, render_views
 from mvfl.gslrm.views import Views
 from mvfl.gslrm.watching import Look, Watch
+from mvfl.runtime.compiling import start_compilers
 from mvfl.runtime.devices import Pace, accelerator
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
@@ -93,6 +94,7 @@ class GslrmTraining:
         """Go on from the newest state, where there is one."""
         step, saved = self.state.load(at_most=self.settings.steps)
         if self.settings.compile:
+            start_compilers()
             self.model.decode_raw = torch.compile(self.model.decode_raw)  # type: ignore[method-assign]
         if saved is not None:
             self.model.load_state_dict(saved["model"])

@@ -20,14 +20,15 @@ CARDS = {
 SMALLER = "lower batch_size (in trainings also gradient_checkpointing: true), or use another card or partition"
 
 
-# Weights, average and optimiser (13), CLIP and autoencoder (3), one object drawn without its decoding at once (5): computed.
-LOOK = 21.0
+LOOK = 19.7  # weights, average and optimiser, CLIP and autoencoder, and one object that is drawn and decoded picture by picture
+GRADIENTS = 3.3  # float32; they lie there beside the activations of every micro-batch but a step's first
 
 
 def training_gib(t: Training) -> float:
     """Peak of multi-view training: of a step, in which weights, average and optimiser are 14 GiB, or of a look at pictures."""
     each = 1.4 if t.gradient_checkpointing else 7.3 if t.compile is False else 4.7
-    return max(LOOK, (15.7 if t.gradient_checkpointing else 14.8) + each * t.batch_size)
+    kept = GRADIENTS if t.gradient_accumulation > 1 else 0.0
+    return max(LOOK, kept + (15.7 if t.gradient_checkpointing else 14.8) + each * t.batch_size)
 
 
 def sampling_gib(batch_size: int) -> float:

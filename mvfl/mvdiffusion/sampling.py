@@ -23,6 +23,7 @@ from mvfl.mvdiffusion.unet import load_unet, with_views
 from mvfl.records.base import BaseRecord
 from mvfl.records.checkpoint import require_rig
 from mvfl.records.prompts import read_prompts
+from mvfl.runtime.compiling import start_compilers
 from mvfl.runtime.devices import device, half_precision
 from mvfl.runtime.files import InputError
 from mvfl.runtime.progress import tracked
@@ -85,6 +86,7 @@ class Sampler:
 
     def compile(self) -> Sampler:
         """The same with compiled networks."""
+        start_compilers()
         self.pipeline.unet.compile()
         self.pipeline.vae.decoder.compile()
         return replace(self, compiled=True)

@@ -24,7 +24,8 @@ from mvfl.mvdiffusion.objective import Batch, Objective, draw
 from mvfl.mvdiffusion.pipeline import MultiViewPipeline
 from mvfl.mvdiffusion.unet import reference_path_norm, with_views
 from mvfl.records.collapsed import CollapseLimits, CollapseNote
-from mvfl.runtime.devices import Pace, accelerator, compiles, processes, same_bits
+from mvfl.runtime.compiling import compiles, start_compilers
+from mvfl.runtime.devices import Pace, accelerator, processes, same_bits
 from mvfl.runtime.endings import Collapsed
 from mvfl.runtime.fingerprint import Fingerprint
 from mvfl.runtime.lock import require_space
@@ -141,6 +142,8 @@ class MultiViewTraining:
         self.ema.to(self.device)
         self.model, self.optimizer = self.accelerator.prepare(self.unet, self.optimizer)
         self.compiled = compiles(self.t.compile)
+        if self.compiled:
+            start_compilers()
         self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
 
     def snapshot(self) -> dict[str, Any]:

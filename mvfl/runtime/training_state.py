@@ -22,6 +22,7 @@ from mvfl.runtime.reading import read_table, require_file
 from mvfl.runtime.weights import tensors_in
 
 SAVING_SHARE = 1 / 20  # of the time between saves that the timer may spend on saving
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a training to save itself and end
 TIME_SPENT = "the time budget is nearly spent"
 MARGIN = 1.0  # minutes of the time budget that are left for ending
 LARGEST_RESERVE = 1 / 4  # of the time budget, kept free for saving
@@ -40,7 +41,7 @@ class StopRequest:
         if end := os.environ.get("SLURM_JOB_END_TIME"):
             left = int(end) - time.time() - 60 * MARGIN
             self.deadline = min(self.deadline or math.inf, time.monotonic() + left)
-        self.handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+        self.handlers = {n: signal.signal(n, self._on_signal) for n in SIGNALS}
 
     def release(self) -> None:
         """Signals do again what they did before: what follows saves nothing."""

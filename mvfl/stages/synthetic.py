@@ -23,7 +23,7 @@ from mvfl.mvdiffusion.sampling import Sampler
 from mvfl.records.manifest import Manifest
 from mvfl.records.pieces import Piece, PieceList
 from mvfl.records.samples import write_sample
-from mvfl.runtime.devices import compiles
+from mvfl.runtime.compiling import compiles
 from mvfl.runtime.endings import TimeSpent, Unfinished
 from mvfl.runtime.files import InputError, sha256, sweep_partials, write_json, written_aside
 from mvfl.runtime.fingerprint import MARK
