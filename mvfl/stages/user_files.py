@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mvfl.config.bases import Base, LocalBase
+from mvfl.config.bases import EMBEDDED, Base, EmbeddedBase, LocalBase
 from mvfl.config.datasets import Dataset, FolderDataset, MarkerlessDataset
 from mvfl.runtime.files import digest, sha256
 
@@ -42,7 +42,9 @@ def weights_files(base: Base) -> list[str]:
 
 
 def weights_mark(base: Base) -> str:
-    """Changes when any of them is exchanged, for an older one, too."""
+    """Changes when any of them is exchanged, for an older one, too; of the base that ships, when another version of mvfl brings others."""
+    if isinstance(base, EmbeddedBase):
+        return digest([_content(f) for f in sorted(EMBEDDED.rglob("*.safetensors"))])
     return digest([_stamp(Path(f)) for f in weights_files(base)])
 
 

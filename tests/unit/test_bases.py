@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from mvfl.config.bases import HubBase, LocalBase
+from mvfl.config.bases import EMBEDDED, EmbeddedBase, HubBase, LocalBase
 from mvfl.inspection.base_check import check_base, check_record
 from mvfl.mvdiffusion.unet import load_unet
 from mvfl.records.base import BaseRecord
 from mvfl.runtime.files import InputError
-from mvfl.stages import fetch
+from mvfl.stages import fetch, user_files
 from mvfl.stages.base import prepare_base
 from mvfl.stages.jobs import FetchJob
 
@@ -29,6 +29,19 @@ def test_base_check_says_what_fits_and_what_is_missing(tiny_base: Path, tmp_path
     config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 768'))
     bad = {f.part: f.text for f in check_base(tmp_path / "half") if not f.good}
     assert bad == {"tokenizer": "missing: tokenizer/merges.txt", "prompt width": "text encoder 768, UNet 64"}
+
+
+def test_another_version_of_the_base_that_ships_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = EmbeddedBase(kind="embedded")
+    before = user_files.weights_mark(shipped)
+    (tmp_path / "gslrm").mkdir()
+    monkeypatch.setattr(user_files, "EMBEDDED", tmp_path)
+    copy = shutil.copy(EMBEDDED / "gslrm" / "gslrm.safetensors", tmp_path / "gslrm")
+    first = user_files.weights_mark(shipped)
+    Path(copy).touch()
+    assert user_files.weights_mark(shipped) == first, "the time of a checkout means nothing"
+    Path(copy).write_bytes(b"other weights")
+    assert len({before, first, user_files.weights_mark(shipped)}) == 3
 
 
 def test_weights_that_were_cut_short_are_no_base(tiny_base: Path, tmp_path: Path) -> None:
