@@ -232,6 +232,8 @@ def _is_result(folder: Path, within: bool = False) -> bool:
     names = {path.name for path in visible(folder)}
     if names & {"model.json", "models.csv"}:
         return True
+    if names and names <= set(PAGE_FILES):
+        return False  # pages come last: a page without models is somebody's own
     own = {*MADE, CUT_OUT, FILM, *PAGE_FILES, "views", "turntable.png", *(f"animal.{kind}" for kind in FORMATS)}
     return all(name in own or (not within and (folder / name).is_dir() and _is_result(folder / name, True)) for name in names)
 

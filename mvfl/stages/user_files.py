@@ -44,7 +44,7 @@ def weights_files(base: Base) -> list[str]:
 def weights_mark(base: Base) -> str:
     """Changes when any of them is exchanged, for an older one, too, or when another version of mvfl ships another base."""
     if isinstance(base, EmbeddedBase):
-        return digest([_content(f) for f in sorted(EMBEDDED.rglob("*.safetensors"))])
+        return digest([sha256(f) for f in sorted(EMBEDDED.rglob("*.safetensors"))])
     return digest([_stamp(Path(f)) for f in weights_files(base)])
 
 

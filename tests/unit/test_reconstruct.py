@@ -143,6 +143,10 @@ def test_a_result_never_replaces_files_that_are_none_of_its_own(pictures: Path, 
     for part in ("gaussians.ply", "views/cam_000.png", "animal.splat"):  # of a run that was interrupted
         write_text(tmp_path / "begun" / part, "")
     require_own(tmp_path / "begun")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my own page")
+    with pytest.raises(InputError, match="holds other files"):
+        require_own(tmp_path / "site")
     write_text(tmp_path / "begun" / "views" / "notes.txt", "mine")
     _clear(tmp_path / "begun")
     assert [file.name for file in (tmp_path / "begun" / "views").iterdir()] == ["notes.txt"]
